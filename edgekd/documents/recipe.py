@@ -1,0 +1,315 @@
+"""The recipe: one TOML file that says what to distil, how, for which devices, and what must hold at the end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+
+from edgekd.documents.base import Document, Section
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Argument = bool | int | float | str
+
+RuntimeName = Literal["onnxruntime", "tensorrt"]
+
+
+class Augmentation(Section):
+    """Random changes of a training batch; the defaults change nothing."""
+
+    crop: Annotated[int, Field(ge=0)] = 0
+    """Pixels of zero padding on each side before a random crop back to the original size."""
+    flip: bool = False
+    """Mirror half of the images left to right."""
+    rotate_degrees: Annotated[float, Field(ge=0, le=180)] = 0.0
+    """Rotate by a uniform angle of at most this many degrees either way."""
+    noise: NotNegative = 0.0
+    """Standard deviation of Gaussian noise, in units of the normalized input."""
+
+
+class _TaskSection(Section):
+    validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Part of the training set held out, stratified by class, to choose epochs and calibrators."""
+    augmentation: Augmentation = Augmentation()
+    """Random changes of each training batch."""
+
+
+class DigitsTask(_TaskSection):
+    """scikit-learn's bundled 8x8 handwritten digits: 1,797 real images, no download."""
+
+    tag: ClassVar[str] = "digits"
+    name: Literal["digits"] = "digits"
+    """The task."""
+    test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    """Part of the images kept for the test, stratified by class."""
+
+
+class NpzTask(_TaskSection):
+    """Two .npz files with arrays `x` and `y`."""
+
+    tag: ClassVar[str] = "npz"
+    name: Literal["npz"]
+    """The task."""
+    train: Path
+    """Training file; a relative path is taken from the recipe's folder."""
+    test: Path
+    """Test file, never seen in training or in choosing."""
+    layout: Annotated[str, Field(pattern=r"^N[A-Z]{1,4}$")] = "NHWC"
+    """The axes of x: N, then C (channels) and any of H, W, D, L; without a C one channel is added."""
+    class_names: tuple[str, ...] | None = None
+    """Names of the classes, in the order of their labels; the labels' numbers when not given."""
+
+
+class PythonTask(_TaskSection):
+    """A task of your own: `python:package.module:function`."""
+
+    tag: ClassVar[str] = "python"
+    name: Annotated[str, Field(pattern=r"^python:[\w.]+:\w+$")]
+    """The function that returns an edgekd.tasks.task.Task."""
+    args: dict[str, Argument] = {}
+    """Keyword arguments of the function."""
+
+
+def _task_tag(value: Any) -> str:
+    name = value.get("name", "digits") if isinstance(value, dict) else getattr(value, "name", "digits")
+    return "python" if isinstance(name, str) and name.startswith("python:") else str(name)
+
+
+TaskSection = Annotated[
+    Annotated[DigitsTask, Tag("digits")] | Annotated[NpzTask, Tag("npz")] | Annotated[PythonTask, Tag("python")],
+    Discriminator(
+        _task_tag,
+        custom_error_type="tag",
+        custom_error_message="no task has this name",
+        custom_error_context={"key": "name", "expected": "'digits', 'npz' or 'python:package.module:function'"},
+    ),
+]
+
+
+class Training(Section):
+    """How a network is trained in floating point."""
+
+    epochs: Annotated[int, Field(ge=1)] = 30
+    """Passes over the training set."""
+    batch_size: Annotated[int, Field(ge=2)] = 128
+    """Examples in a step, over all devices."""
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """SGD with Nesterov momentum, or AdamW."""
+    learning_rate: Positive = 0.1
+    """Peak learning rate."""
+    momentum: Fraction = 0.9
+    """Momentum of SGD."""
+    weight_decay: NotNegative = 5e-4
+    """Weight decay; batch-norm parameters, biases and quantization scales have none."""
+    schedule: Literal["cosine", "step"] = "cosine"
+    """Cosine to one percent of the peak, or steps at `milestones`."""
+    warmup_epochs: NotNegative = 1.0
+    """Epochs of linear warm-up."""
+    milestones: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    """Epochs at which a step schedule multiplies the rate by `gamma`."""
+    gamma: Positive = 0.1
+    """Factor of a step schedule."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Label smoothing of the cross-entropy."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Arithmetic of the training; auto takes bf16 autocast where it is faster on this machine."""
+
+    @model_validator(mode="after")
+    def _milestones_fit(self) -> Training:
+        if self.schedule == "step" and not self.milestones:
+            raise ValueError("a step schedule needs milestones, such as milestones = [150, 180, 210]")
+        if self.schedule == "cosine" and self.milestones:
+            raise ValueError("milestones are for schedule = 'step'")
+        return self
+
+
+class Teacher(Section):
+    """The network that teaches; trained as the first stage when it has no weights."""
+
+    network: str = "wrn-16-2"
+    """A built-in network, `timm:NAME`, or `python:package.module:function`."""
+    args: dict[str, Argument] = {}
+    """Keyword arguments of the network."""
+    weights: Path | None = None
+    """A .safetensors file, or a torch file that loads with weights_only=True."""
+    training: Training = Training()
+    """How to train it; not used when weights are given."""
+
+
+class Student(Section):
+    """The network that ships."""
+
+    network: str = "resnet8"
+    """A built-in network, `timm:NAME`, or `python:package.module:function`."""
+    args: dict[str, Argument] = {}
+    """Keyword arguments of the network."""
+    weights: Path | None = None
+    """Weights to start from; random when not given."""
+    training: Training = Training()
+    """How to distil it."""
+
+
+class KDTerm(Section):
+    """Soft targets (Hinton et al. 2015): T^2 KL(softmax(teacher / T) || softmax(student / T))."""
+
+    tag: ClassVar[str] = "kd"
+    kind: Literal["kd"] = "kd"
+    """The term."""
+    weight: NotNegative = 0.9
+    """Its factor in the objective."""
+    temperature: Positive = 4.0
+    """Temperature T of both softmaxes."""
+
+
+Term = KDTerm  # a union, discriminated by `kind`, as soon as there is a second one
+
+
+class Distillation(Section):
+    """The objective of the student: labels plus the terms."""
+
+    label_weight: NotNegative = 0.1
+    """Factor of the cross-entropy with the labels."""
+    terms: tuple[Term, ...] = (KDTerm(),)
+    """What is asked of the student beside the labels."""
+
+    @model_validator(mode="after")
+    def _something_to_learn(self) -> Distillation:
+        if self.label_weight == 0 and not any(term.weight for term in self.terms):
+            raise ValueError("every weight is zero: nothing would be learned")
+        return self
+
+
+class QuantizedTraining(Section):
+    """Quantization-aware distillation: fine-tuning with fake quantization in the loop."""
+
+    epochs: Annotated[int, Field(ge=0)] = 6
+    """Passes over the training set; 0 ships the calibrated (PTQ) student."""
+    batch_size: Annotated[int, Field(ge=2)] = 128
+    """Examples in a step."""
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """SGD with Nesterov momentum, or AdamW."""
+    learning_rate: Positive = 1e-3
+    """Peak learning rate: about one percent of the one the student was trained with."""
+    momentum: Fraction = 0.9
+    """Momentum of SGD."""
+    weight_decay: NotNegative = 5e-4
+    """Weight decay; scales have none."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Arithmetic of the training; fake quantization itself is always done in fp32."""
+    freeze_scales_after: Fraction = 0.5
+    """Part of the epochs after which activation scales no longer move."""
+    label_weight: NotNegative = 0.1
+    """Factor of the cross-entropy with the labels."""
+    self_weight: NotNegative = 1.0
+    """Factor of KD from the student's own fp32 weights (self-teacher)."""
+    self_temperature: Positive = 2.0
+    """Temperature of that KD."""
+    teacher_weight: NotNegative = 0.5
+    """Factor of the recipe's distillation terms, from the teacher."""
+
+    @model_validator(mode="after")
+    def _something_to_learn(self) -> QuantizedTraining:
+        if not (self.label_weight or self.self_weight or self.teacher_weight):
+            raise ValueError("every weight is zero: nothing would be learned")
+        return self
+
+
+class Quantization(Section):
+    """Int8: symmetric weights per output channel, symmetric activations per tensor."""
+
+    calibration_examples: Annotated[int, Field(ge=1)] = 512
+    """Training examples, without augmentation, that set the activation scales."""
+    training: QuantizedTraining = QuantizedTraining()
+    """The fine-tuning after calibration."""
+
+
+class Target(Section):
+    """One device and the runtime on it."""
+
+    profile: str = "local"
+    """A device profile (edgekd devices list), or `local`: the machine at hand, as it is."""
+    runtime: RuntimeName = "onnxruntime"
+    """The runtime that will run the student there."""
+    measure: bool = True
+    """Measure here; false exports and proves the graph and leaves the measuring to the device."""
+    accept_mismatch: bool = False
+    """Let a measurement count although the device at hand is not the profile's."""
+
+
+class Gate(Section):
+    """What must hold. A check that is not given is not made; parity always is."""
+
+    latency_p50_ms: Positive | None = None
+    """Budget for the median latency, judged on its upper confidence bound."""
+    latency_p90_ms: Positive | None = None
+    """Budget for the 90th percentile, judged on its upper confidence bound."""
+    latency_p50_ratio: Positive | None = None
+    """Budget for int8 p50 over the fp32 student's p50, measured side by side."""
+    size_bytes: Annotated[int, Field(gt=0)] | None = None
+    """Budget for the graph's size."""
+    size_ratio: Positive | None = None
+    """Budget for the graph's size over that of the fp32 student."""
+    top1_min: Fraction | None = None
+    """Least top-1 on the runtime, judged on its lower confidence bound."""
+    top1_drop_pt: Positive | None = 1.0
+    """Margin, in percentage points, of the paired non-inferiority test against the fp32 student."""
+    int8_share: Fraction | None = 1.0
+    """Least share of weighted operators that really run in int8."""
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    """One-sided confidence of every bound."""
+
+
+class Measuring(Section):
+    """How latency is measured."""
+
+    processes: Annotated[int, Field(ge=2)] = 5
+    """Fresh processes; inside each, the graphs that are compared take turns."""
+    threads: Annotated[int, Field(ge=1)] = 1
+    """Threads of the runtime."""
+    warmup_s: Positive = 0.3
+    """Least warm-up of each graph in each process, ended by convergence."""
+    max_warmup_s: Positive = 2.0
+    """Most warm-up of each graph in each process, converged or not."""
+    min_time_s: Positive = 0.5
+    """Least measured time of each graph in each process."""
+    min_samples: Annotated[int, Field(ge=20)] = 200
+    """Least samples of each graph in each process."""
+
+
+class Recipe(Document):
+    """What to distil, how, for which devices, and what must hold at the end."""
+
+    title: ClassVar[str] = "recipe"
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    """Name of the run in reports and manifests."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """Seed of the split, the initial weights, the order and the augmentation."""
+    task: TaskSection = DigitsTask()
+    """The data and what is asked of it."""
+    teacher: Teacher = Teacher()
+    """The network that teaches."""
+    student: Student = Student()
+    """The network that ships."""
+    distillation: Distillation = Distillation()
+    """The objective of the student."""
+    quantization: Quantization = Quantization()
+    """How the student becomes int8."""
+    targets: Annotated[tuple[Target, ...], Field(min_length=1)] = (Target(),)
+    """The devices that the student is for."""
+    measuring: Measuring = Measuring()
+    """How latency is measured."""
+    gate: Gate = Gate()
+    """What must hold."""
+
+    @field_validator("targets")
+    @classmethod
+    def _distinct(cls, targets: tuple[Target, ...]) -> tuple[Target, ...]:
+        pairs = [(target.profile, target.runtime) for target in targets]
+        for pair in pairs:
+            if pairs.count(pair) > 1:
+                raise ValueError(f"two targets are {pair[0]} with {pair[1]}")
+        return targets

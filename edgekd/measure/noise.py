@@ -1,0 +1,102 @@
+"""What makes a measurement less certain: what happened, and what to try."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from statistics import median
+
+import numpy as np
+
+from edgekd.documents.run_log import GraphLog, RunLog
+from edgekd.stats import spearman, two_levels
+from edgekd.units import format_ms, format_percent
+
+MAX_STEAL = 0.005
+DRIFT_CORRELATION = 0.3
+DRIFT_CHANGE = 0.01
+LEVELS_EXPLAIN = 0.9
+LEVELS_APART = 0.1
+
+
+def find_warnings(logs: Sequence[RunLog], *, threads: int) -> tuple[str, ...]:
+    """One line for each thing that happened in at least one process; `logs` are of the mode latency."""
+    return (*_about_the_device(logs, threads), *_about_the_moment(logs), *_about_the_graphs(logs))
+
+
+def _about_the_device(logs: Sequence[RunLog], threads: int) -> Iterator[str]:
+    facts = logs[0].facts
+    if facts.governor not in (None, "performance"):
+        yield (
+            f"the frequency governor is {facts.governor}, so that clocks follow the load; "
+            "try: sudo cpupower frequency-set -g performance"
+        )
+    if facts.cgroup_cpus is not None and facts.cgroup_cpus < facts.cores:
+        yield (
+            f"the container's quota allows {facts.cgroup_cpus:g} of {facts.cores} processors and stops the "
+            "process when it is used up; try: pin processors (cpuset) instead of a quota"
+        )
+    if threads > facts.cores:
+        yield f"{threads} threads share {facts.cores} processors; try: threads = {facts.cores}"
+
+
+def _about_the_moment(logs: Sequence[RunLog]) -> Iterator[str]:
+    moments = [log.conditions for log in logs if log.conditions is not None]
+    steal = max((moment.steal_fraction or 0.0 for moment in moments), default=0.0)
+    if steal > MAX_STEAL:
+        yield (
+            f"other virtual machines took up to {format_percent(steal)} of the processor time; "
+            "try: a quieter or a dedicated host, or more processes"
+        )
+    # Only before the first process: later ones see the load that the measurement itself makes.
+    load = logs[0].conditions.load1 if logs[0].conditions else None
+    if load is not None and load > logs[0].facts.cores:
+        yield (
+            f"the load average was {load:.1f} on {logs[0].facts.cores} processors before the start; "
+            "try: end other programs and measure again"
+        )
+    if any(moment.throttled for moment in moments):
+        yield "the device throttled itself; try: better cooling, a stronger power supply, a lower power mode"
+
+
+def _about_the_graphs(logs: Sequence[RunLog]) -> Iterator[str]:
+    for index, graph in enumerate(logs[0].graphs):
+        runs = [log.graphs[index] for log in logs]
+        unsettled = sum(run.warmup_converged is False for run in runs)
+        if unsettled:
+            yield (
+                f"{graph.name}: the warm-up did not settle within 2 % in {unsettled} of {len(runs)} processes"
+                "; try: a quieter machine, or a longer measuring.max_warmup_s"
+            )
+        yield from _drift(graph.name, runs)
+        yield from _levels(graph.name, runs)
+
+
+def _drift(name: str, runs: Sequence[GraphLog]) -> Iterator[str]:
+    """Latency that rises or falls within the processes, by rank correlation with time and by size."""
+    correlation = median(spearman(run.latency_ns, range(len(run.latency_ns))) for run in runs)
+    change = median(_change(run) for run in runs)
+    if abs(correlation) > DRIFT_CORRELATION and abs(change) > DRIFT_CHANGE:
+        advice = "cool the device, or lock its clocks" if change > 0 else "a longer measuring.warmup_s"
+        yield (
+            f"{name}: latency drifted by {100 * change:+.1f} % from the first to the last quarter "
+            f"of a process (rank correlation {correlation:+.2f}); try: {advice}"
+        )
+
+
+def _change(run: GraphLog) -> float:
+    quarter = max(1, len(run.latency_ns) // 4)
+    return float(np.median(run.latency_ns[-quarter:]) / np.median(run.latency_ns[:quarter])) - 1
+
+
+def _levels(name: str, runs: Sequence[GraphLog]) -> Iterator[str]:
+    """Samples that lie on two distinct levels, each of them often; rare slow samples are no level."""
+    taken = np.concatenate([np.asarray(run.latency_ns, dtype=np.float64) for run in runs])
+    kept = taken[taken <= np.quantile(taken, 0.95)]
+    low, high, explained = two_levels(kept)
+    share = float(np.mean(taken > (low + high) / 2))
+    if explained > LEVELS_EXPLAIN and high > (1 + LEVELS_APART) * low and 0.1 <= share <= 0.9:
+        yield (
+            f"{name}: latency jumps between two levels, {format_ms(low / 1e6)} and {format_ms(high / 1e6)} "
+            f"({format_percent(share, 0)} of the samples); "
+            "try: lock the clocks, or pin the process to one kind of core"
+        )

@@ -1,0 +1,61 @@
+"""Taps: the named places of a network whose features a distillation term reads.
+
+stem, stage1 .. stageN, pool (the penultimate feature, (N, C)) and logits, as far as the network has them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from torch import nn
+
+from edgekd.errors import NetworkError
+
+# Where timm's families keep the feature that the classifier reads; the first that a network has is its pool.
+_TIMM_POOLS = ("flatten", "head_drop", "head.drop", "head.global_pool", "global_pool")
+
+
+def taps_of(network: nn.Module) -> dict[str, str]:
+    """Tap name -> path of the submodule whose output it is, in the order of the network.
+
+    A network's own attribute `taps` (a mapping) comes first, then what timm knows of its networks, then the
+    names of the network's children, which for the built-in networks are the taps.
+
+    Raises:
+        NetworkError: the attribute `taps` is no mapping of names to submodules.
+    """
+    own = getattr(network, "taps", None)
+    if own is not None:
+        return _checked(network, own)
+    if isinstance(getattr(network, "feature_info", None), list) and hasattr(network, "pretrained_cfg"):
+        return _timm_taps(network)
+    return {name: name for name, _ in network.named_children()}
+
+
+def _checked(network: nn.Module, taps: object) -> dict[str, str]:
+    where = f"{type(network).__name__}.taps"
+    if not isinstance(taps, Mapping):
+        raise NetworkError(f"is a {type(taps).__name__}; a mapping is wanted", where=where)
+    paths = {name for name, _ in network.named_modules()}
+    for name, path in taps.items():
+        if path not in paths:
+            raise NetworkError(f"tap '{name}' is at '{path}', where there is no submodule", where=where)
+    return {str(name): str(path) for name, path in taps.items()}
+
+
+def _timm_taps(network: nn.Module) -> dict[str, str]:
+    paths = {name for name, _ in network.named_modules()}
+    config, features = network.pretrained_cfg, network.feature_info
+    assert isinstance(config, Mapping)
+    assert isinstance(features, Iterable)
+    stages = [feature["module"] for feature in features]
+    taps: dict[str, str | None] = {"stem": _first(config.get("first_conv"))}
+    taps |= {f"stage{number}": stage for number, stage in enumerate(stages, start=1)}
+    taps["pool"] = next((path for path in _TIMM_POOLS if path in paths), None)
+    taps["logits"] = _first(config.get("classifier"))
+    return {name: path for name, path in taps.items() if path is not None and path in paths}
+
+
+def _first(value: str | tuple[str, ...] | None) -> str | None:
+    """One of them: timm gives a tuple where a network has several such layers."""
+    return value if isinstance(value, str) or value is None else value[0]

@@ -1,0 +1,170 @@
+"""Measure any ONNX graph or bundle on a device, with no recipe and no torch."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from edgekd.bundle import MANIFEST, read_bundle
+from edgekd.conversion.audit import audit_graph
+from edgekd.conversion.check_graph import read_graph
+from edgekd.devices.local import LocalDevice
+from edgekd.devices.profiles import load_profile, mismatches
+from edgekd.documents.measurement import Accuracy, Measurement, Subject
+from edgekd.documents.recipe import Measuring, RuntimeName
+from edgekd.errors import BundleError, DeviceError, UsageError
+from edgekd.files import sha256_bytes, sha256_file
+from edgekd.measure.accuracy import accuracy, measure_outputs
+from edgekd.measure.latency import measure_latency
+
+RANDOM_EXAMPLES = 16
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A graph to measure."""
+
+    name: str
+    graph: Path
+    inputs: Path
+    labels: Path | None
+    profile: str
+    note: str
+
+
+def bench(
+    path: Path,
+    *,
+    device: str = "local",
+    runtime: RuntimeName = "onnxruntime",
+    profile: str | None = None,
+    inputs: Path | None = None,
+    measuring: Measuring | None = None,
+    confidence: float = 0.95,
+) -> Measurement:
+    """Latency of a bundle or graph on this machine; for a bundle also accuracy on its evaluation examples.
+
+    `profile` is what the machine is expected to be; `local` takes it as it is.
+
+    Raises:
+        DeviceError: the device is not `local`.
+        BundleError: the bundle or graph is incomplete, altered or unsafe.
+        UsageError: the graph's inputs cannot be made up and none were given.
+    """
+    if device != "local":
+        raise DeviceError(
+            f"there is no device '{device}'", hint="this version measures on `local`, this machine"
+        )
+    measuring = measuring or Measuring()
+    with _candidate(path, inputs) as candidate:
+        result = measure_latency(
+            LocalDevice(),
+            {candidate.name: candidate.graph},
+            runtime=runtime,
+            inputs=candidate.inputs,
+            measuring=measuring,
+            confidence=confidence,
+            reference=None,
+        )
+        scored, digest = _score(candidate, runtime, measuring, confidence)
+        expected = profile or candidate.profile
+        differences = () if expected == "local" else mismatches(load_profile(expected), result.facts)
+        subject = Subject(
+            name=candidate.name,
+            graph_sha256=sha256_file(candidate.graph),
+            size_bytes=candidate.graph.stat().st_size,
+            accuracy=scored,
+            predictions_sha256=digest,
+            latency=result.latencies[candidate.name],
+            audit=audit_graph(candidate.graph) if runtime == "onnxruntime" else None,
+        )
+        return Measurement(
+            profile=expected,
+            runtime=runtime,
+            facts=result.facts,
+            conditions=result.conditions,
+            subjects=(subject,),
+            mismatches=differences,
+            warnings=(*((candidate.note,) if candidate.note else ()), *result.warnings),
+        )
+
+
+@contextmanager
+def _candidate(path: Path, inputs: Path | None) -> Iterator[Candidate]:
+    if path.is_dir() or path.name == MANIFEST:
+        yield _from_bundle(path if path.is_dir() else path.parent, inputs)
+        return
+    graph = read_graph(path)
+    if inputs is not None:
+        yield Candidate(path.name, path, _existing(inputs), None, "local", "")
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        made = Path(scratch) / "inputs.npy"
+        np.save(made, _random_inputs(graph, path))
+        note = "the inputs are random (standard normal): latency is measured, accuracy is not"
+        yield Candidate(path.name, path, made, None, "local", note)
+
+
+def _from_bundle(folder: Path, inputs: Path | None) -> Candidate:
+    manifest = read_bundle(folder)
+    evaluation = manifest.evaluation
+    return Candidate(
+        name=manifest.name,
+        graph=folder / manifest.graph,
+        inputs=folder / evaluation.inputs if inputs is None else _existing(inputs),
+        labels=folder / evaluation.labels if inputs is None else None,
+        profile=manifest.profile,
+        note="",
+    )
+
+
+def _existing(inputs: Path) -> Path:
+    if not inputs.is_file():
+        raise UsageError(
+            "there is no such file of inputs", where=inputs, hint="--inputs takes a .npy, batch first"
+        )
+    return inputs
+
+
+def _score(
+    candidate: Candidate, runtime: RuntimeName, measuring: Measuring, confidence: float
+) -> tuple[Accuracy | None, str | None]:
+    if candidate.labels is None:
+        return None, None
+    logits = measure_outputs(
+        LocalDevice(), candidate.graph, candidate.inputs, runtime=runtime, threads=measuring.threads
+    )
+    labels = np.load(candidate.labels, allow_pickle=False)
+    if len(labels) != len(logits):
+        raise BundleError("inputs and labels differ in number", where=candidate.labels)
+    digest = sha256_bytes(logits.argmax(axis=1).astype(np.int64).tobytes())
+    return accuracy(logits, labels, confidence=confidence), digest
+
+
+def _random_inputs(graph: onnx.ModelProto, path: Path) -> np.ndarray:
+    """Standard normal examples in the shape and dtype of the graph's one input."""
+    constants = {initializer.name for initializer in graph.graph.initializer}
+    wanted = [value for value in graph.graph.input if value.name not in constants]
+    if len(wanted) != 1:
+        raise UsageError(
+            f"the graph has {len(wanted)} inputs; bench feeds one",
+            where=path,
+            hint="fold the others into constants",
+        )
+    tensor = wanted[0].type.tensor_type
+    shape = [dim.dim_value for dim in tensor.shape.dim]
+    if not shape or not all(size > 0 for size in shape[1:]):
+        raise UsageError(
+            "the shape of an example is not fixed in the graph",
+            where=path,
+            hint="give one with --inputs X.npy",
+        )
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)
+    values = np.random.default_rng(0).standard_normal((RANDOM_EXAMPLES, *shape[1:]))
+    return values.astype(dtype)

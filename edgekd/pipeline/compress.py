@@ -1,0 +1,112 @@
+"""The whole way, stage after stage: teacher, student, PTQ, QAD, graphs, engine, proof, bundles, measurement.
+
+    Recipe -> weights -> scales -> graphs -> proof -> bundle -> measurement -> verdict
+
+Every command that works on a recipe goes this way as far as it is asked to.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from edgekd.devices.local import LocalDevice
+from edgekd.documents.recipe import Recipe
+from edgekd.documents.report import Report
+from edgekd.extras import require
+from edgekd.pipeline.context import Context, Listener, NotDoneError, read_recipe
+from edgekd.pipeline.deliver import deliver
+from edgekd.pipeline.measuring import measure, profile_of, why_not_here
+from edgekd.pipeline.prove import engine, prove
+from edgekd.pipeline.render import to_markdown
+from edgekd.pipeline.report import Finished, build_report, target_sm_of, write_report
+from edgekd.pipeline.run_folder import RunFolder, Stage, keep_recipe
+
+Until = Literal["distill", "quantize", "export", "bench"]
+
+
+def compress(
+    recipe_path: Path, run: Path, listener: Listener, *, until: Until = "bench", fresh: bool = False
+) -> Report | None:
+    """Go the whole way, or as far as `until`; finished stages are taken as they are.
+
+    Returns the report, or None when stopped before there is one.
+
+    Raises:
+        EdgekdError: whatever is wrong with the recipe, the data, the network, the machine or the run folder.
+    """
+    recipe, text = read_recipe(recipe_path)
+    require("torch", extra="train", for_what="training and exporting")
+    _check_targets(recipe)
+    with RunFolder(run, recipe.name, fresh=fresh) as folder:
+        keep_recipe(run, text, recipe.to_json())
+        context = Context(recipe, recipe_path.resolve().parent, folder, listener)
+        stages = _go(context, until)
+        if until in ("distill", "quantize", "export"):
+            return None
+        return finish(Finished(recipe, {stage.file.name: stage for stage in stages}), run)
+
+
+def first_missing(recipe_path: Path, run: Path, listener: Listener, *, until: Until = "bench") -> str | None:
+    """The first stage that `compress` would have to make; None when all is done. Writes nothing."""
+    recipe, _ = read_recipe(recipe_path)
+    require("torch", extra="train", for_what="training and exporting")
+    _check_targets(recipe)
+    folder = RunFolder(run, recipe.name)
+    context = Context(recipe, recipe_path.resolve().parent, folder, listener, dry_run=True)
+    try:
+        _go(context, until)
+    except NotDoneError as stop:
+        return str(stop)
+    return None
+
+
+def finish(finished: Finished, run: Path) -> Report:
+    """Judge a run and write its report."""
+    report = build_report(finished, LocalDevice().facts("onnxruntime"))
+    write_report(run, report, to_markdown(report))
+    return report
+
+
+def _go(context: Context, until: Until) -> list[Stage]:
+    from edgekd.pipeline import export, learn  # torch, at last
+
+    task = learn.task_of(context)
+    teacher = learn.teacher(context, task)
+    student = learn.student(context, task, teacher)
+    stages = [teacher, student]
+    if until == "distill":
+        return stages
+    ptq = learn.post_training(context, task, student)
+    qad = learn.quantization_aware(context, task, teacher, student, ptq)
+    stages += [ptq, qad]
+    if until == "quantize":
+        return stages
+    graphs = export.graphs(context, task, teacher=teacher, student=student, ptq=ptq, qad=qad)
+    return [*stages, graphs, *after_graphs(context, graphs, measuring=until == "bench")]
+
+
+def after_graphs(context: Context, graphs: Stage, *, measuring: bool) -> list[Stage]:
+    """Proof, engines, bundles and measurements: none of them needs torch."""
+    proof = prove(context, graphs)
+    stages = [proof]
+    facts = LocalDevice().facts("onnxruntime")
+    for target in context.recipe.targets:
+        if target.runtime == "tensorrt":
+            stages.append(engine(context, graphs, sm=target_sm_of(target), profile=target.profile))
+        if not context.dry_run:
+            deliver(context, target, graphs, proof)
+    for target in context.recipe.targets if measuring else ():
+        reason = why_not_here(target, facts)
+        if reason is None:
+            stages.append(measure(context, target, graphs, proof))
+        else:
+            context.listener.note(f"{target.profile}/{target.runtime} is not measured here: {reason}")
+    return stages
+
+
+def _check_targets(recipe: Recipe) -> None:
+    """Find a misspelt profile before hours of training, not after."""
+    facts = LocalDevice().facts("onnxruntime")
+    for target in recipe.targets:
+        profile_of(target, facts)

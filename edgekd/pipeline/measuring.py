@@ -1,0 +1,145 @@
+"""The stage `measure-PROFILE-RUNTIME`: latency and accuracy of a target's graphs on the device at hand."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgekd.devices.local import LocalDevice
+from edgekd.devices.profiles import load_profile, local_profile, mismatches
+from edgekd.documents.audit import Audit
+from edgekd.documents.measurement import Measurement, Subject
+from edgekd.documents.parity import Parity
+from edgekd.documents.profile import Profile
+from edgekd.documents.recipe import Target
+from edgekd.documents.run_log import Facts
+from edgekd.files import sha256_bytes, sha256_file, sha256_json
+from edgekd.measure.accuracy import accuracy, measure_outputs
+from edgekd.measure.latency import LatencyResult, measure_latency
+from edgekd.pipeline.artefacts import STUDENT, Artefact, artefacts_for
+from edgekd.pipeline.context import Context, section
+from edgekd.pipeline.prove import INPUTS, LABELS, load_array
+from edgekd.pipeline.provenance import kit_digest, source_digest
+from edgekd.pipeline.run_folder import Stage
+
+MEASUREMENT = "measurement.json"
+
+
+def profile_of(target: Target, facts: Facts) -> Profile:
+    """The target's profile; `local` is the machine at hand, as it is."""
+    return local_profile(facts) if target.profile == "local" else load_profile(target.profile)
+
+
+def why_not_here(target: Target, facts: Facts) -> str | None:
+    """Why a target cannot be measured on this machine, or None when it can."""
+    if not target.measure:
+        return "the recipe says measure = false"
+    if target.runtime == "tensorrt":
+        if not facts.gpus:
+            return "TensorRT needs an NVIDIA GPU, and this machine has none"
+        if importlib.util.find_spec("tensorrt") is None:
+            return "TensorRT is not installed: pip install 'edgekd[tensorrt]'"
+    return None
+
+
+def measure(context: Context, target: Target, graphs: Stage, prove: Stage) -> Stage:
+    """Measure a target's four graphs side by side on this machine."""
+    device = LocalDevice()
+    facts = device.facts(target.runtime)
+    profile = profile_of(target, facts)
+    ingredients = {
+        "graphs": graphs.digest,
+        "prove": prove.digest,
+        "profile": sha256_json(profile.model_dump(mode="json", by_alias=True)),
+        "measuring": section(context.recipe.measuring),
+        "confidence": context.recipe.gate.confidence,
+        "facts": section(facts, without=("governor",)),
+        "kit": kit_digest(),
+        "source": source_digest("measure", "devices", "stats.py", "pipeline/measuring.py"),
+    }
+
+    def work(folder: Path) -> None:
+        _measure(context, target, profile, graphs, prove, folder)
+
+    name = f"measure-{target.profile}-{target.runtime}"
+    return context.make(name, f"measure on {target.profile} with {target.runtime}", ingredients, work)
+
+
+def _measure(
+    context: Context, target: Target, profile: Profile, graphs: Stage, prove: Stage, folder: Path
+) -> None:
+    artefacts = artefacts_for(target.runtime)
+    latency = measure_latency(
+        LocalDevice(),
+        {artefact.row: graphs.path(artefact.graph) for artefact in artefacts},
+        runtime=target.runtime,
+        inputs=graphs.path(INPUTS),
+        measuring=context.recipe.measuring,
+        confidence=context.recipe.gate.confidence,
+        reference=STUDENT,
+    )
+    proofs = prove.json("proofs.json")
+    subjects = []
+    for artefact in artefacts:
+        logits = _logits(context, target, artefact, graphs, prove)
+        np.save(folder / f"{artefact.stem}.predictions.npy", logits.argmax(axis=1))
+        subjects.append(_subject(context, artefact, logits, graphs, proofs, latency, folder))
+    document = Measurement(
+        profile=profile.id,
+        runtime=target.runtime,
+        facts=latency.facts,
+        conditions=latency.conditions,
+        subjects=tuple(subjects),
+        ratios=latency.ratios,
+        mismatches=mismatches(profile, latency.facts),
+        warnings=latency.warnings,
+    )
+    document.write(folder / MEASUREMENT)
+    for number, log in enumerate(latency.logs):
+        log.write(folder / "logs" / f"{number:02d}.json")
+
+
+def _logits(context: Context, target: Target, artefact: Artefact, graphs: Stage, prove: Stage) -> Any:
+    """Logits on the target's runtime: ONNX Runtime's were kept by the proof, on this same machine."""
+    if target.runtime == "onnxruntime":
+        return load_array(prove.path(artefact.logits))
+    graph = graphs.path(artefact.graph)
+    threads = context.recipe.measuring.threads
+    return measure_outputs(LocalDevice(), graph, graphs.path(INPUTS), runtime=target.runtime, threads=threads)
+
+
+def _subject(
+    context: Context,
+    artefact: Artefact,
+    logits: Any,
+    graphs: Stage,
+    proofs: Mapping[str, Any],
+    latency: LatencyResult,
+    folder: Path,
+) -> Subject:
+    graph = graphs.path(artefact.graph)
+    proof = proofs[artefact.stem]
+    labels = load_array(graphs.path(LABELS))
+    return Subject(
+        name=artefact.row,
+        graph_sha256=sha256_file(graph),
+        size_bytes=graph.stat().st_size,
+        accuracy=accuracy(logits, labels, confidence=context.recipe.gate.confidence),
+        predictions_sha256=sha256_bytes(logits.argmax(axis=1).astype(np.int64).tobytes()),
+        latency=latency.latencies.get(artefact.row),
+        parity=Parity.model_validate(proof["parity"]),
+        audit=None if proof["audit"] is None else Audit.model_validate(proof["audit"]),
+    )
+
+
+def correct_answers(stage: Stage, graphs: Stage, runtime: Any) -> dict[str, Any]:
+    """Per row, which test examples it answers correctly."""
+    labels = load_array(graphs.path(LABELS))
+    return {
+        artefact.row: load_array(stage.path(f"{artefact.stem}.predictions.npy")) == labels
+        for artefact in artefacts_for(runtime)
+    }

@@ -1,0 +1,104 @@
+"""Proof that each graph computes what was trained: its logits on ONNX Runtime, its parity, its audit.
+
+The TensorRT dialect is run on ONNX Runtime too: that proves its numbers, not TensorRT's. The parser and the
+builder of TensorRT see it in the stage `engine`.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekd.conversion.audit import audit_graph
+from edgekd.conversion.check_graph import check_graph, read_graph
+from edgekd.conversion.parity import compare_logits
+from edgekd.conversion.specs import load_spec
+from edgekd.devices.local import LocalDevice
+from edgekd.documents.engine import EngineRecord
+from edgekd.documents.recipe import RuntimeName
+from edgekd.files import write_text, writing
+from edgekd.measure.accuracy import measure_outputs
+from edgekd.pipeline.artefacts import ARTEFACTS, DIALECT_OF, QAD, Artefact
+from edgekd.pipeline.context import Context
+from edgekd.pipeline.provenance import kit_digest, package_versions, source_digest
+from edgekd.pipeline.run_folder import Stage
+from edgekd.runtimes.tensorrt import parse_and_build
+
+INPUTS, LABELS = "evaluation.inputs.npy", "evaluation.labels.npy"
+
+
+def prove(context: Context, graphs: Stage) -> Stage:
+    """Run every graph on ONNX Runtime over the whole test set; keep logits, parity and audit."""
+    ingredients = {
+        "graphs": graphs.digest,
+        "threads": context.recipe.measuring.threads,
+        "kit": kit_digest(),
+        "source": source_digest("conversion", "measure", "runtimes", "devices", "pipeline/prove.py"),
+        "versions": package_versions("onnxruntime", "onnx"),
+        "machine": LocalDevice().facts("onnxruntime").isa,
+    }
+    what = "run every graph on ONNX Runtime and compare it with what was trained"
+    return context.make("prove", what, ingredients, lambda folder: _prove(context, graphs, folder))
+
+
+def _prove(context: Context, graphs: Stage, folder: Path) -> None:
+    proofs = {artefact.stem: _prove_one(context, graphs, artefact, folder) for artefact in ARTEFACTS}
+    write_text(folder / "proofs.json", json.dumps(proofs, indent=2) + "\n")
+
+
+def _prove_one(context: Context, graphs: Stage, artefact: Artefact, folder: Path) -> dict[str, Any]:
+    graph = graphs.path(artefact.graph)
+    if artefact.dialect is not None:
+        spec = load_spec(_runtime_of(artefact))
+        check_graph(read_graph(graph), spec, graph)
+    logits = measure_outputs(
+        LocalDevice(),
+        graph,
+        graphs.path(INPUTS),
+        runtime="onnxruntime",
+        threads=context.recipe.measuring.threads,
+    )
+    with writing(folder / artefact.logits) as temporary, temporary.open("wb") as file:
+        np.save(file, logits)
+    reference = load_array(graphs.path(artefact.logits))
+    audited = artefact.dialect != "tensorrt-s8"  # ONNX Runtime's audit says nothing about TensorRT's form
+    return {
+        "parity": compare_logits(reference, logits).model_dump(mode="json"),
+        "audit": audit_graph(graph).model_dump(mode="json", by_alias=True) if audited else None,
+    }
+
+
+def engine(context: Context, graphs: Stage, *, sm: int | None, profile: str) -> Stage:
+    """Let TensorRT's parser see the graph of a target, and build its engine where this host can."""
+    graph = graphs.path(Artefact(QAD, "tensorrt-s8").graph)
+    ingredients = {
+        "graphs": graphs.digest,
+        "sm": sm,
+        "source": source_digest("runtimes"),
+        "versions": package_versions("tensorrt", "tensorrt-rtx"),
+    }
+
+    def work(folder: Path) -> None:
+        record = parse_and_build(graph, sm=sm, engine=folder / "model.engine")
+        record.write(folder / "engine.json")
+
+    return context.make(f"engine-{profile}", "parse and build the TensorRT graph", ingredients, work)
+
+
+def read_engine(stage: Stage) -> EngineRecord:
+    """What became of the TensorRT graph."""
+    return EngineRecord.read(stage.path("engine.json"))
+
+
+def load_array(path: Path) -> NDArray[Any]:
+    """An array that an earlier stage wrote."""
+    array: NDArray[Any] = np.load(path, allow_pickle=False)
+    return array
+
+
+def _runtime_of(artefact: Artefact) -> RuntimeName:
+    return next(runtime for runtime, dialect in DIALECT_OF.items() if dialect == artefact.dialect)

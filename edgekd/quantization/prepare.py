@@ -1,0 +1,102 @@
+"""From a float network to its folded graph, and from there to a network with fake quantizers.
+
+    network --trace--> graph --canonicalize, ReLU6 to ReLU, fold--> fp32 graph --place quantizers--> quantized
+
+The fp32 graph is what the fp32 artifact is exported from, so that both artifacts have one structure.
+ReLU6 becomes ReLU in both: see `replace_relu6`, to be called on a student before its training.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, fx, nn
+
+from edgekd.quantization.canonical import canonicalize, free_path, replace_with_relu, settle
+from edgekd.quantization.fake_quant import ActivationQuantizer, WeightQuantizer
+from edgekd.quantization.fold import fold_batch_norm
+from edgekd.quantization.network import QuantizedNetwork
+from edgekd.quantization.operations import annotate, label_of
+from edgekd.quantization.place import Placement, place
+from edgekd.quantization.trace import trace
+
+
+def fold_network(network: nn.Module, example_x: Tensor) -> fx.GraphModule:
+    """The network in evaluation, float32, batch norm folded, ReLU6 as ReLU, any batch size.
+
+    Args:
+        network: takes one tensor (B, ...) and returns logits (B, K); it is left as it is.
+        example_x: a batch (B, ...) on the network's device.
+
+    Raises:
+        NetworkError: the network cannot be traced (names the module and the line).
+    """
+    graph = trace(network, example_x)
+    canonicalize(graph, example_x)
+    replace_with_relu(graph)
+    annotate(graph, example_x)
+    fold_batch_norm(graph)
+    annotate(graph, example_x)
+    return _compact(graph)
+
+
+def prepare(network: nn.Module, example_x: Tensor) -> QuantizedNetwork:
+    """A copy of the network, folded, with fake quantizers in place and all of them off.
+
+    Args:
+        network: takes one tensor (B, ...) and returns logits (B, K); it is left as it is.
+        example_x: a batch (B, ...) on the network's device.
+
+    Raises:
+        NetworkError: the network cannot be traced (names the module and the line).
+    """
+    graph = fold_network(network, example_x)
+    placement = place(graph)
+    paths = {node: _add_quantizer(graph, node, sign) for node, sign in placement.producers.items()}
+    quantized = {node: _quantize(node, path) for node, path in paths.items()}
+    for node, producer in placement.repeats.items():
+        _repeat(node, quantized[producer])
+    for node in placement.weighted:
+        _quantize_weight(graph, node, placement, paths)
+    settle(graph)
+    return QuantizedNetwork(_compact(graph)).requires_grad_(True)
+
+
+def _add_quantizer(graph: fx.GraphModule, node: fx.Node, non_negative: bool) -> str:
+    label = "input" if node.op == "placeholder" else label_of(node)
+    path = free_path(graph, f"quantizers.{label.replace('.', '_')}")
+    number = path.removeprefix(f"quantizers.{label.replace('.', '_')}")
+    quantizer = ActivationQuantizer(f"{label}{number}", non_negative=non_negative)
+    graph.add_submodule(path, quantizer.to(next(graph.parameters()).device))
+    return path
+
+
+def _quantize(node: fx.Node, path: str) -> fx.Node:
+    with node.graph.inserting_after(node):
+        quantized = node.graph.call_module(path, (node,))
+    quantized.meta = dict(node.meta)
+    node.replace_all_uses_with(quantized, lambda user: user is not quantized and user.op != "output")
+    return quantized
+
+
+def _repeat(node: fx.Node, quantized: fx.Node) -> None:
+    with node.graph.inserting_after(node):
+        repeated = node.graph.call_module(str(quantized.target), (node,), {"repeated": True})
+    repeated.meta = dict(node.meta)
+    node.replace_all_uses_with(repeated, lambda user: user is not repeated and user.op != "output")
+
+
+def _quantize_weight(
+    graph: fx.GraphModule, node: fx.Node, placement: Placement, paths: dict[fx.Node, str]
+) -> None:
+    op = graph.get_submodule(str(node.target))
+    if not isinstance(op, WeightQuantizer):
+        graph.set_submodule(str(node.target), WeightQuantizer(op).to(op.weight.device))  # type: ignore[arg-type]
+    source = node.args[0]
+    assert isinstance(source, fx.Node)
+    with graph.graph.inserting_before(node):
+        amax = graph.graph.get_attr(f"{source.target}.amax")
+    node.args = (source, amax)
+
+
+def _compact(graph: fx.GraphModule) -> fx.GraphModule:
+    """Only the modules and parameters that the graph uses."""
+    return fx.GraphModule(graph, graph.graph, type(graph).__name__)

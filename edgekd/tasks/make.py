@@ -1,0 +1,138 @@
+"""Make a task from arrays: check them, move the channels, split off the validation part, normalize."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekd.documents.common import InputSpec
+from edgekd.documents.recipe import Augmentation
+from edgekd.tasks.checks import (
+    augmentation_problems,
+    class_problems,
+    example_problems,
+    label_problems,
+    refuse,
+)
+from edgekd.tasks.layout import graph_layout, layout_problems, to_graph_layout
+from edgekd.tasks.normalization import channel_mean_std
+from edgekd.tasks.split import stratified_split
+from edgekd.tasks.task import Split, Task
+
+Examples = tuple[NDArray[Any], NDArray[Any]]
+"""x and y: examples (N, ...) and their labels (N,)."""
+
+
+def make_task(
+    name: str,
+    *,
+    train: Examples,
+    test: Examples,
+    layout: str,
+    validation_fraction: float,
+    seed: int,
+    classes: Sequence[str] | None = None,
+    augmentation: Augmentation = Augmentation(),
+) -> Task:
+    """A task from a training part, of which the validation part is split off, and a test part.
+
+    Args:
+        name: what reports call the task.
+        train: x and y to learn from; x is uint8, int16 or floating point, y integers from 0 up.
+        test: x and y never seen in training.
+        layout: the axes of both x: N, then C and L, HW or DHW in any order; without a C one channel is added.
+        validation_fraction: part of `train` held out, stratified by class.
+        seed: of that split.
+        classes: names in the order of the labels; the labels' numbers when not given.
+        augmentation: random changes of each training batch.
+
+    Returns:
+        The task: x as uint8 if it was uint8, else as float32, channels first and C-contiguous.
+
+    Raises:
+        DataError: the arrays cannot be used; with every problem found.
+    """
+    refuse(_problems(train, test, layout, validation_fraction, classes, augmentation), where=name)
+    pool, test_split = _to_split(train, layout), _to_split(test, layout)
+    names = tuple(classes or (str(label) for label in range(int(pool.y.max()) + 1)))
+    kept, held = stratified_split(pool.y, validation_fraction, seed)
+    splits = (_take(pool, kept), _take(pool, held), test_split)
+    spec = _input_spec(splits[0].x, graph_layout(layout))
+    return Task(name, names, spec, *splits, augmentation, _fingerprint(splits, names, spec))
+
+
+def _problems(
+    train: Examples,
+    test: Examples,
+    layout: str,
+    validation_fraction: float,
+    classes: Sequence[str] | None,
+    augmentation: Augmentation,
+) -> list[str]:
+    problems = layout_problems(layout)
+    if not 0 < validation_fraction < 1:
+        problems.append(f"validation_fraction is {validation_fraction}; it lies between 0 and 1")
+    if problems:
+        return problems
+    x_problems = [*example_problems("train", train[0], layout), *example_problems("test", test[0], layout)]
+    y_problems = [
+        *label_problems("train", train[1], _length(train[0])),
+        *label_problems("test", test[1], _length(test[0])),
+    ]
+    if not x_problems:
+        x_problems = _shape_problems(train[0], test[0], layout, augmentation)
+    if not y_problems:
+        y_problems = class_problems(train[1], test[1], classes)
+    return [*x_problems, *y_problems]
+
+
+def _length(x: NDArray[Any]) -> int | None:
+    return len(x) if isinstance(x, np.ndarray) and x.ndim else None
+
+
+def _shape_problems(
+    train_x: NDArray[Any], test_x: NDArray[Any], layout: str, augmentation: Augmentation
+) -> list[str]:
+    problems = []
+    if train_x.shape[1:] != test_x.shape[1:]:
+        problems.append(f"an example has shape {train_x.shape[1:]} in train and {test_x.shape[1:]} in test")
+    if train_x.dtype != test_x.dtype:
+        problems.append(f"x is {train_x.dtype} in train and {test_x.dtype} in test")
+    shape = to_graph_layout(train_x, layout).shape
+    return [*problems, *augmentation_problems(augmentation, graph_layout(layout), shape)]
+
+
+def _to_split(examples: Examples, layout: str) -> Split:
+    x, y = examples
+    dtype = np.uint8 if x.dtype == np.uint8 else np.float32
+    return Split(np.ascontiguousarray(to_graph_layout(x, layout), dtype=dtype), y.astype(np.int64))
+
+
+def _take(split: Split, indices: NDArray[np.int64]) -> Split:
+    return Split(split.x[indices], split.y[indices])
+
+
+def _input_spec(x: NDArray[Any], layout: str) -> InputSpec:
+    mean_C, std_C = channel_mean_std(x)
+    return InputSpec(
+        shape=x.shape[1:],
+        layout=layout,
+        raw_dtype=x.dtype.name,
+        mean=tuple(mean_C.tolist()),
+        std=tuple(std_C.tolist()),
+    )
+
+
+def _fingerprint(splits: Sequence[Split], classes: Sequence[str], spec: InputSpec) -> str:
+    """Digest of all that a result can depend on."""
+    digest = hashlib.sha256(json.dumps([list(classes), spec.model_dump(mode="json")]).encode())
+    for split in splits:
+        digest.update(str((split.x.shape, split.x.dtype.name)).encode())
+        digest.update(split.x.data)
+        digest.update(split.y.data)
+    return digest.hexdigest()

@@ -1,0 +1,72 @@
+"""Run a plan on one device, or on several by DDP: a process a device, each with its share of every batch.
+
+`auto` is one device, the first GPU or else the CPU, so that a result does not depend on how many GPUs a
+machine happens to have. Several processes are spawned by Fabric; the plan travels to them, the best weights
+come back.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import io
+from functools import partial
+from typing import Literal
+
+import torch
+from lightning_fabric import Fabric
+
+from edgekd.errors import EdgekdError
+from edgekd.training.loop import Plan, Trainer
+from edgekd.training.progress import Progress, Silent
+from edgekd.training.relay import Relay, Sender
+from edgekd.training.result import TrainingResult
+
+Devices = int | Literal["auto"]
+
+
+def run_plan(plan: Plan, *, progress: Progress, devices: Devices) -> TrainingResult:
+    """Train, and leave the best weights in the plan's network, on the CPU.
+
+    Args:
+        plan: what to train.
+        progress: hears how it goes, in this process.
+        devices: how many GPUs, or how many processes where there is no GPU.
+    """
+    accelerator = "cuda" if torch.cuda.is_available() else "cpu"
+    if devices in ("auto", 1):
+        result = Trainer(Fabric(accelerator=accelerator, devices=1), plan).run(progress)
+    else:
+        fabric = Fabric(accelerator=accelerator, devices=devices, strategy="ddp_spawn")
+        result = _run_in_processes(fabric, plan, progress)
+    plan.network.to("cpu").to(memory_format=torch.contiguous_format)
+    return result
+
+
+def _run_in_processes(fabric: Fabric, plan: Plan, progress: Progress) -> TrainingResult:
+    relay = Relay(progress)
+    with relay.listening():
+        fabric.launch(partial(_work_in_process, plan=plan, sender=relay.sender))
+    (outcome,) = relay.delivered
+    if isinstance(outcome, EdgekdError):
+        raise outcome
+    weights, result = outcome
+    plan.network.load_state_dict(torch.load(io.BytesIO(weights), weights_only=True))
+    assert isinstance(result, TrainingResult)
+    return result
+
+
+def _work_in_process(fabric: Fabric, *, plan: Plan, sender: Sender) -> None:
+    """The work of one process. All of them meet an error at the same step, and the first one reports it."""
+    own = dataclasses.replace(plan, network=copy.deepcopy(plan.network))  # spawned, it shares its memory
+    outcome: EdgekdError | tuple[bytes, TrainingResult]
+    try:
+        trainer = Trainer(fabric, own)
+        result = trainer.run(sender if fabric.is_global_zero else Silent())
+        weights = io.BytesIO()
+        torch.save(trainer.weights(), weights)
+        outcome = weights.getvalue(), result
+    except EdgekdError as error:
+        outcome = error
+    if fabric.is_global_zero:
+        sender.deliver(outcome)

@@ -1,0 +1,74 @@
+"""The losses of an epoch, kept on the device until someone asks, and the first of them that is no number.
+
+Reading a value from an accelerator makes the host wait for it, so the loop only puts tensors aside; they are
+read together every few hundred steps. Axes: S steps, P parts of the objective.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from edgekd.distillation.objective import Loss, Objective
+from edgekd.errors import DivergedError
+
+_STEPS_BETWEEN_READS = 256
+
+
+class LossLog:
+    """Losses of one epoch, averaged over the processes when read."""
+
+    def __init__(
+        self, fabric: Fabric, objective: Objective, *, epoch: int, first_step: int, hint: str
+    ) -> None:
+        """Start the log of `epoch`, whose first step is the training's `first_step`; both count from 1."""
+        self._fabric = fabric
+        self._objective = objective
+        self._epoch = epoch
+        self._first_step = first_step
+        self._hint = hint
+        self._waiting: list[Tensor] = []
+        self._rows: list[list[float]] = []
+
+    def add(self, loss: Loss) -> None:
+        """Note a step's loss; does not wait for its value, but for one step in a few hundred.
+
+        Raises:
+            DivergedError: at such a read, a loss was not finite.
+        """
+        self._waiting.append(loss.values_P)
+        if len(self._waiting) == _STEPS_BETWEEN_READS:
+            self._read()
+
+    def means(self) -> tuple[float, dict[str, float]]:
+        """Mean objective and mean of each part over the epoch's steps.
+
+        Raises:
+            DivergedError: a loss was not finite.
+        """
+        self._read()
+        means = [math.fsum(column) / len(self._rows) for column in zip(*self._rows, strict=True)]
+        return self._total(means), dict(zip(self._objective.names, means, strict=True))
+
+    def _read(self) -> None:
+        if not self._waiting:
+            return
+        values_SP = self._fabric.all_reduce(torch.stack(self._waiting), reduce_op="mean")
+        self._waiting.clear()
+        for row in values_SP.tolist():
+            if not all(math.isfinite(value) for value in row):
+                raise self._diverged(row)
+            self._rows.append(row)
+
+    def _diverged(self, row: Sequence[float]) -> DivergedError:
+        named = zip(self._objective.names, row, strict=True)
+        parts = ", ".join(f"{name}={value:.4g}" for name, value in named)
+        when = f"at step {self._first_step + len(self._rows)} (epoch {self._epoch})"
+        return DivergedError(f"the loss became {self._total(row):g} {when}: {parts}", hint=self._hint)
+
+    def _total(self, row: Sequence[float]) -> float:
+        return sum(part.weight * value for part, value in zip(self._objective.parts, row, strict=True))

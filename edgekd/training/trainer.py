@@ -1,0 +1,101 @@
+"""Train a network in floating point: a teacher from its labels, a student from labels and a teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from edgekd.distillation.objective import LABELS_ONLY, Objective, build_objective
+from edgekd.distillation.step import TEACHER
+from edgekd.documents.recipe import Distillation, Training
+from edgekd.errors import UsageError
+from edgekd.tasks.task import Task
+from edgekd.training.launch import Devices, run_plan
+from edgekd.training.loop import Plan
+from edgekd.training.precision import resolve_precision
+from edgekd.training.progress import Progress, Silent
+from edgekd.training.result import EpochRecord, TrainingResult
+
+__all__ = ["EpochRecord", "TrainingResult", "train_network"]
+
+
+@dataclass(frozen=True)
+class FloatPhases:
+    """Dropout and batch statistics in training, none in validation."""
+
+    def enter_training(self, network: nn.Module, *, epoch: int) -> None:
+        """Training mode, in every epoch."""
+        network.train()
+
+    def enter_validation(self, network: nn.Module) -> None:
+        """Evaluation mode."""
+        network.eval()
+
+
+def train_network(
+    network: nn.Module,
+    task: Task,
+    training: Training,
+    distillation: Distillation | None,
+    *,
+    teacher: nn.Module | None,
+    checkpoint_dir: Path,
+    seed: int,
+    progress: Progress | None = None,
+    devices: Devices = "auto",
+) -> TrainingResult:
+    """Train, or take up an interrupted training, and leave the weights that validate best in `network`.
+
+    With the same arguments, initial weights and number of threads the weights are the same bit for bit on a
+    CPU, however often the training was interrupted.
+
+    Args:
+        network: takes (B, *task.input_shape) float32, gives logits (B, K); changed in place, ends on the CPU.
+        task: its training and validation splits are used, its test split is not.
+        training: how to train.
+        distillation: the objective; None learns from the labels alone.
+        teacher: needed by the objective's terms; left as it is.
+        checkpoint_dir: a folder for the checkpoints of this training alone.
+        seed: of the order, the augmentation and dropout; the initial weights are the caller's.
+        progress: hears how it goes; None says nothing.
+        devices: how many GPUs, or how many processes where there is no GPU; `auto` is one.
+
+    Raises:
+        DivergedError: the loss is no longer finite; names the step.
+        NetworkError: network or teacher does not give one logit a class.
+        UsageError: a term needs a teacher and there is none.
+        StorageError: a checkpoint cannot be written.
+    """
+    objective = build_objective(distillation or LABELS_ONLY, label_smoothing=training.label_smoothing)
+    plan = Plan(
+        network=network,
+        task=task,
+        section=training,
+        objective=objective,
+        teachers=teachers_of(objective, {TEACHER: teacher}),
+        phases=FloatPhases(),
+        precision=resolve_precision(training.precision, task.input_shape, network),
+        checkpoint_dir=checkpoint_dir,
+        seed=seed,
+        starts_trained=False,
+    )
+    return run_plan(plan, progress=progress or Silent(), devices=devices)
+
+
+def teachers_of(objective: Objective, given: Mapping[str, nn.Module | None]) -> dict[str, nn.Module]:
+    """The networks that an objective's sources name.
+
+    Raises:
+        UsageError: one of them was not given.
+    """
+    teachers = {}
+    for source in objective.sources:
+        network = given.get(source)
+        if network is None:
+            readers = [part.name for part in objective.parts if source in part.term.sources]
+            raise UsageError(f"the objective needs a {source}, which was not given", where=", ".join(readers))
+        teachers[source] = network
+    return teachers

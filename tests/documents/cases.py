@@ -1,0 +1,228 @@
+"""One valid document of every kind, as plain data, and how to damage it."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+from edgekd.documents.audit import Audit
+from edgekd.documents.base import Document
+from edgekd.documents.engine import EngineRecord
+from edgekd.documents.job import Job
+from edgekd.documents.manifest import Manifest
+from edgekd.documents.measurement import Measurement
+from edgekd.documents.profile import Profile
+from edgekd.documents.recipe import Recipe
+from edgekd.documents.report import Report
+from edgekd.documents.run_log import RunLog
+from edgekd.documents.spec import Spec
+from edgekd.documents.verdict import Verdict
+from edgekd.errors import DocumentError
+
+SHA = "0123456789abcdef" * 4
+INTERVAL = {"lower": 0.9, "upper": 1, "confidence": 0.95}
+PARITY = {"count": 9, "top1_agreement": 1, "mean_difference": 0.1, "max_difference": 1, "logit_std": 3.5}
+FACTS = {
+    "machine": "x86_64",
+    "system": "Linux 6.1",
+    "cpu": "AMD EPYC",
+    "isa": ["avx2", "fma", "avx512f", "avx512bw", "avx512_vnni"],
+    "cores": 2,
+    "memory_bytes": 8_000_000_000,
+    "governor": None,
+    "gpus": ["NVIDIA L4 (8.9)"],
+    "hypervisor": True,
+    "cgroup_cpus": 1.5,
+    "versions": {"python": "3.11.7", "onnxruntime": "1.31.1"},
+}
+CONDITIONS = {"load1": 0.5, "steal_fraction": 0.0, "throttled": None}
+CHECK = {
+    "name": "size_bytes",
+    "target": "local/onnxruntime",
+    "value": 3,
+    "limit": 4,
+    "outcome": "pass",
+    "reason": "fits",
+}
+VERSIONS = {"packages": {"numpy": "2.4.6"}, "python": "3.11.7", "edgekd_commit": None}
+FIGURE = {"value": 4, "provenance": "vendor", "source": "a datasheet"}
+INPUT = {"shape": [1, 8, 8], "layout": "NCHW", "raw_dtype": "uint8", "mean": [4.9], "std": [6.0]}
+
+RECIPE: dict[str, Any] = {
+    "schema": 1,
+    "name": "my-digits",
+    "seed": 3,
+    "task": {
+        "name": "npz",
+        "train": "train.npz",
+        "test": "test.npz",
+        "augmentation": {"crop": 1, "flip": True},
+    },
+    "teacher": {"network": "resnet20", "args": {"width": 2, "bias": False, "rate": 0.5, "kind": "a"}},
+    "student": {"training": {"schedule": "step", "milestones": [10, 20], "learning_rate": 1}},
+    "distillation": {"terms": [{"kind": "kd", "temperature": 2}]},
+    "quantization": {"training": {"epochs": 0}},
+    "targets": [{}, {"profile": "nvidia-l4", "runtime": "tensorrt", "measure": False}],
+    "gate": {"latency_p50_ratio": 0.5, "size_bytes": 90_000},
+}
+AUDIT: dict[str, Any] = {
+    "schema": 1,
+    "graph": "model.onnx",
+    "graph_sha256": SHA,
+    "runtime": "onnxruntime",
+    "runtime_version": "1.31.1",
+    "machine": "x86_64",
+    "operators": [{"name": "conv1", "op_type": "Conv", "int8": True, "runs_as": "QLinearConv"}],
+    "optimized_operators": {"QLinearConv": 1},
+}
+MEASUREMENT: dict[str, Any] = {
+    "schema": 1,
+    "profile": "local",
+    "runtime": "onnxruntime",
+    "facts": FACTS,
+    "conditions": [CONDITIONS],
+    "subjects": [
+        {
+            "name": "student QAD int8",
+            "graph_sha256": SHA,
+            "size_bytes": 80_000,
+            "accuracy": {"top1": 0.98, "correct": 98, "count": 100, "interval": INTERVAL},
+            "latency": {
+                "samples": 1000,
+                "processes": 5,
+                "batch_size": 1,
+                "threads": 1,
+                "confidence": 0.95,
+                "p50": {"value_ms": 0.1, "upper_ms": 0.11},
+                "p90": {"value_ms": 0.2, "upper_ms": 0.22},
+                "p99": None,
+                "process_p50_ms": [0.1, 1],
+                "load_ms": 3,
+                "first_ms": 0.5,
+            },
+            "parity": PARITY,
+            "audit": AUDIT,
+        }
+    ],
+    "ratios": [{"name": "int8", "reference": "fp32", "value": 0.4, "interval": INTERVAL}],
+    "warnings": ["the machine is virtual"],
+}
+ENGINE: dict[str, Any] = {
+    "schema": 1,
+    "graph_sha256": SHA,
+    "sm": 89,
+    "status": "parsed",
+    "note": "parsed only",
+}
+
+DOCUMENTS: dict[type[Document], dict[str, Any]] = {
+    Recipe: RECIPE,
+    Profile: {
+        "schema": 1,
+        "id": "my-board",
+        "description": "a board",
+        "kind": "arm-board",
+        "detect": {
+            "machine": ["aarch64"],
+            "isa": ["asimddp"],
+            "board": "My Board",
+            "min_memory_bytes": 1_000,
+        },
+        "cpu": {"name": "4x Cortex-A76", "int8": "dotprod", "cores": FIGURE},
+        "gpu": {"name": "a GPU", "sm": 87},
+        "operating_points": {"15W": {"power_w": FIGURE}, "25W": {"default": True}},
+        "runtimes": [{"runtime": "onnxruntime"}],
+    },
+    Spec: {
+        "schema": 1,
+        "runtime": "onnxruntime",
+        "dialect": "onnxruntime-u8",
+        "description": "a dialect",
+        "opset": 21,
+        "saturation": "u8",
+        "quantizers": {"activation_dtypes": ["uint8"], "activation_zero_points": [0, 128]},
+        "parity": {"min_top1_agreement": 0.995, "max_mean_logit_difference": 0.05},
+    },
+    Manifest: {
+        "schema": 1,
+        "name": "my-digits",
+        "profile": "local",
+        "runtime": "onnxruntime",
+        "dialect": "onnxruntime-u8",
+        "saturation": "u8",
+        "opset": 21,
+        "sha256": SHA,
+        "size_bytes": 80_000,
+        "input": INPUT,
+        "output": {"classes": ["0", "1"]},
+        "evaluation": {"inputs": "evaluation/inputs.npy", "labels": "evaluation/labels.npy", "count": 10},
+        "fake_quant_top1": 1,
+        "parity": PARITY,
+        "files": {"kit/run.py": SHA},
+        "recipe_sha256": SHA,
+        "versions": VERSIONS,
+    },
+    Job: {
+        "schema": 1,
+        "mode": "latency",
+        "runtime": "onnxruntime",
+        "graphs": [{"name": "int8", "path": "model.onnx"}],
+        "session_options": {"session.intra_op.allow_spinning": "0"},
+        "warmup_s": 1,
+    },
+    RunLog: {
+        "schema": 1,
+        "mode": "latency",
+        "runtime": "onnxruntime",
+        "facts": FACTS,
+        "conditions": CONDITIONS,
+        "graphs": [
+            {"name": "int8", "load_ns": 5, "first_ns": 6, "latency_ns": [1, 2], "block_of_sample": [0, 0]}
+        ],
+    },
+    Measurement: MEASUREMENT,
+    Verdict: {"schema": 1, "verdict": "pass", "checks": [CHECK]},
+    Report: {
+        "schema": 1,
+        "name": "my-digits",
+        "verdict": "pass",
+        "checks": [CHECK],
+        "rows": [
+            {
+                "name": "student QAD int8",
+                "target": "local/onnxruntime",
+                "top1": 0.98,
+                "top1_interval": INTERVAL,
+                "latency_ms": None,
+                "size_bytes": 80_000,
+                "int8_ops": 9,
+                "weighted_ops": 9,
+            }
+        ],
+        "measurements": [MEASUREMENT],
+        "engines": [ENGINE],
+        "recipe": RECIPE,
+        "stages": [{"name": "teacher", "key": SHA, "seconds": 3}],
+        "versions": VERSIONS,
+    },
+    Audit: AUDIT,
+    EngineRecord: ENGINE,
+}
+
+
+def changed(data: dict[str, Any], path: tuple[Any, ...], value: object) -> dict[str, Any]:
+    """The data with another value at a path."""
+    copied = inner = copy.deepcopy(data)
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = value
+    return copied
+
+
+def problems(kind: type[Document], data: dict[str, Any]) -> tuple[str, ...]:
+    """The lines that a document refuses some data with."""
+    with pytest.raises(DocumentError) as caught:
+        kind.parse(data, where="a file")
+    return caught.value.problems

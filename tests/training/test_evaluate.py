@@ -1,0 +1,39 @@
+"""Logits of a whole split."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from edgekd.training.data import Resident
+from edgekd.training.evaluate import predict_logits, validate
+from tests.training.cases import make_network
+
+
+def test_logits_in_batches_are_those_of_the_whole() -> None:
+    network = make_network().eval()
+    x_NC = torch.randn(10, 1, 8, 8)
+    with torch.no_grad():
+        expected_NK = network(x_NC)
+    torch.testing.assert_close(predict_logits(network, x_NC, batch_size=3), expected_NK)
+
+
+def test_every_module_gets_its_mode_back() -> None:
+    network = make_network().train()
+    network.bn2.eval()
+    before = {name: module.training for name, module in network.named_modules()}
+    running_mean = network.bn1.running_mean.clone()  # type: ignore[union-attr]
+    predict_logits(network, torch.randn(4, 1, 8, 8))
+    assert {name: module.training for name, module in network.named_modules()} == before
+    assert torch.equal(network.bn1.running_mean, running_mean)  # type: ignore[arg-type]
+
+
+def test_loss_and_top1() -> None:
+    logits_NK = torch.tensor([[2.0, 0.0], [0.0, 2.0], [3.0, 0.0], [0.0, 0.0]])
+    loss, top1 = validate(nn.Identity(), Resident(logits_NK, torch.tensor([0, 1, 1, 0])))
+    right, wrong, even = math.log(1 + math.exp(-2)), math.log(1 + math.exp(3)), math.log(2)
+    assert loss == pytest.approx((2 * right + wrong + even) / 4, rel=1e-6)
+    assert top1 == 0.75
