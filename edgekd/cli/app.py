@@ -19,13 +19,13 @@ from edgekd.errors import EdgekdError, StorageError
 
 COMMANDS = {
     "init": "Write a commented recipe to start from.",
-    "compress": "From a recipe to a verdict: distil, quantize, export, prove, measure, judge.",
+    "compress": "From a recipe to a verdict, in one command.",
     "distill": "Train the teacher and distil the student, in floating point.",
-    "quantize": "Calibrate the student, and fine-tune it with quantization in the loop.",
+    "quantize": "Calibrate the student and fine-tune it, quantized.",
     "export": "Export every graph, prove it, and write the bundles.",
     "bench": "Measure the latency of a graph, a bundle or a run.",
     "gate": "Judge a finished run again.",
-    "audit": "Say which operators of a graph really run in int8, and why the others do not.",
+    "audit": "Say which operators of a graph really run in int8.",
     "devices": "List, show and check device profiles.",
     "schema": "Print the JSON Schema of a kind of document.",
     "doctor": "Say what this machine can do, and what is missing.",

@@ -56,9 +56,7 @@ def list_(as_json: AsJson = False) -> None:
         )
         return
     profiles = [one.profile for one in found if one.profile is not None]
-    screen.show_table(
-        ("name", "kind", "int8", "memory", "runtimes", "description"), [_row(profile) for profile in profiles]
-    )
+    screen.show_table(("name", "kind", "int8", "memory", "runtimes"), [_row(profile) for profile in profiles])
     for one in found:
         if one.problem is not None:
             screen.warning(f"{one.path}: {one.problem}")
@@ -161,7 +159,6 @@ def _row(profile: Profile) -> tuple[str, ...]:
         "-" if profile.cpu is None else profile.cpu.int8,
         "-" if profile.memory_bytes is None else format_bytes(int(profile.memory_bytes.value)),
         ", ".join(one.runtime for one in profile.runtimes),
-        profile.description,
     )
 
 
@@ -173,6 +170,7 @@ def _facts(profile: Profile) -> list[tuple[str, str]]:
         ("aliases", ", ".join(profile.aliases)),
         ("cpu", "" if cpu is None else f"{cpu.name}; int8 by {cpu.int8}"),
         ("gpu", "" if gpu is None else f"{gpu.name}; SM {gpu.sm}"),
+        ("operating points", ", ".join(map(_marked, profile.operating_points.items()))),
         *(("runtime", f"{one.runtime} {one.versions}".strip()) for one in profile.runtimes),
         ("machine", " or ".join(detect.machine)),
         ("must report", ", ".join(detect.isa)),
@@ -185,6 +183,10 @@ def _facts(profile: Profile) -> list[tuple[str, str]]:
     return [(key, value) for key, value in facts if value]
 
 
+def _marked(point: tuple[str, OperatingPoint]) -> str:
+    return f"{point[0]} (default)" if point[1].default else point[0]
+
+
 def _figures(profile: Profile, only: str | None) -> list[tuple[str, str, str, str]]:
     """Every number of a profile, or of one operating point, with its source."""
     parts: dict[str, Figure | None] = {}
@@ -194,8 +196,7 @@ def _figures(profile: Profile, only: str | None) -> list[tuple[str, str, str, st
         parts["memory_bytes"] = profile.memory_bytes
     for name, point in profile.operating_points.items():
         if only in (None, name):
-            mark = " (default)" if point.default else ""
-            parts |= {f"{name}{mark}: {key}": figure for key, figure in _point_figures(point).items()}
+            parts |= {f"{name}: {key}": figure for key, figure in _point_figures(point).items()}
     return [
         (key, _number(figure.value), figure.provenance, figure.source)
         for key, figure in parts.items()

@@ -3,8 +3,8 @@
 The canonical graph is TensorRT's form: int8 weights as initializers with one scale an output channel, int8
 activations with one scale, every zero point 0, biases in float. Other dialects are derived from it.
 
-Q and DQ are written as they are through torch.onnx.ops.symbolic in a copy made for the export: the exporter's own
-translation of fake quantization keeps weights in float and fails on a dynamic batch.
+Q and DQ are written as they are through torch.onnx.ops.symbolic in a copy made for the export: the
+exporter's own translation of fake quantization keeps weights in float and fails on a dynamic batch.
 The file holds nothing of the machine that wrote it: the exporter notes source lines and module paths at
 every node, and those are removed. The same weights give the same bytes.
 """
@@ -18,6 +18,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import onnx
 import torch
@@ -109,7 +110,7 @@ class _QuantizedOp(nn.Module):
     def __init__(self, quantizer: WeightQuantizer, input_amax: Tensor) -> None:
         super().__init__()
         self.op = quantizer.op
-        scale_O = quantizer.scale_O(input_amax)
+        scale_O = quantizer.weight_scale(input_amax)
         codes = weight_codes(quantizer.op.weight.detach(), scale_O)
         self.register_buffer("codes", codes)
         self.register_buffer("scale_O", scale_O)
@@ -120,11 +121,11 @@ class _QuantizedOp(nn.Module):
         return apply_op(self.op, x, weight, self.op.bias)
 
 
-def _dequantize(codes: Tensor, scale: Tensor, zero_point: Tensor, attributes: dict[str, int]) -> Tensor:
+def _dequantize(codes: Tensor, scale: Tensor, zero_point: Tensor, axis: dict[str, Any]) -> Tensor:
     return torch.onnx.ops.symbolic(
         "DequantizeLinear",
         (codes, scale, zero_point),
-        attributes,
+        axis,
         dtype=torch.float32,
         shape=codes.shape,
         version=_QDQ_VERSION,
@@ -163,20 +164,39 @@ def _export(graph: fx.GraphModule, input: InputSpec, path: Path, opset: int) -> 
         if node.target is global_average_pool:
             node.target = _global_average_pool
     graph.recompile()
-    x = torch.zeros(_EXAMPLES, *input.shape)
-    with _quiet():
-        program = torch.onnx.export(
-            graph,
-            (x,),
-            dynamo=True,
-            input_names=[input.name],
-            output_names=[OUTPUT],
-            dynamic_shapes=({0: torch.export.Dim(_BATCH)},),
-            opset_version=opset,
-            verbose=False,
-        )
+    model = _to_proto(graph, torch.zeros(_EXAMPLES, *input.shape), input.name, opset)
+    write_bytes(path, _anonymous(model).SerializeToString(deterministic=True))
+
+
+def _to_proto(graph: fx.GraphModule, x: Tensor, input_name: str, opset: int) -> onnx.ModelProto:
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                graph,
+                (x,),
+                dynamo=True,
+                input_names=[input_name],
+                output_names=[OUTPUT],
+                dynamic_shapes=({0: torch.export.Dim(_BATCH)},),
+                opset_version=opset,
+                verbose=False,
+            )
+    except torch.onnx.OnnxExporterError as error:
+        raise ConversionError(
+            f"the network cannot be written as ONNX: {_cause(error)}",
+            where=type(graph).__name__,
+            hint="replace the operation that it names, or use another network",
+        ) from error
     assert program is not None
-    write_bytes(path, _anonymous(program.model_proto).SerializeToString(deterministic=True))
+    return program.model_proto
+
+
+def _cause(error: BaseException) -> str:
+    """The first line of what the exporter stumbled over, without its page of advice."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
 @contextlib.contextmanager

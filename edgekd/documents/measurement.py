@@ -1,4 +1,4 @@
-"""Measurements: judged on the host from the kit's logs, each figure with its n, bound, device and versions."""
+"""Measurements: judged on the host from the kit's logs, each with its n, bound, device and versions."""
 
 from __future__ import annotations
 

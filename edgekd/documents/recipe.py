@@ -1,4 +1,4 @@
-"""The recipe: one TOML file that says what to distil, how, for which devices, and what must hold at the end."""
+"""The recipe: one TOML file that says what to distil, how, for which devices, and what must hold."""
 
 from __future__ import annotations
 
@@ -79,12 +79,17 @@ def _task_tag(value: Any) -> str:
 
 
 TaskSection = Annotated[
-    Annotated[DigitsTask, Tag("digits")] | Annotated[NpzTask, Tag("npz")] | Annotated[PythonTask, Tag("python")],
+    Annotated[DigitsTask, Tag("digits")]
+    | Annotated[NpzTask, Tag("npz")]
+    | Annotated[PythonTask, Tag("python")],
     Discriminator(
         _task_tag,
         custom_error_type="tag",
         custom_error_message="no task has this name",
-        custom_error_context={"key": "name", "expected": "'digits', 'npz' or 'python:package.module:function'"},
+        custom_error_context={
+            "key": "name",
+            "expected": "'digits', 'npz' or 'python:package.module:function'",
+        },
     ),
 ]
 

@@ -23,7 +23,7 @@ class Quantizers(Section):
     weight_dtype: Literal["int8"] = "int8"
     """Element type of quantized weights; their zero point is 0, their scales are per output channel."""
     int32_bias_ops: tuple[Literal["Conv", "Gemm"], ...] = ()
-    """Operators whose bias is an int32 constant with the scale of input times weight; all others have float32."""
+    """Operators whose bias is int32 with the scale of input times weight; all others have float32."""
     shared_quantizer: bool = True
     """Whether consumers of one tensor share one quantizer."""
 

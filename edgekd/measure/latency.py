@@ -5,8 +5,8 @@ samples of one process are not independent. An upper bound of a percentile is th
 that of order statistics over all samples, as in MLPerf, and Student's bound over the percentiles of the
 processes on the log scale, which sees what differs from process to process. A ratio is taken round by round
 from blocks that were measured side by side, so that what disturbs both cancels; its interval is Student's
-over the processes too. By ranks, five processes carry 95 % only with their maximum for a bound, and fewer carry
-nothing; Student's bound holds from two on, and in simulation it keeps its level (tests/test_stats.py).
+over the processes too. By ranks, five processes carry 95 % only with their maximum for a bound, and fewer
+carry nothing; Student's bound holds from two on, and in simulation it keeps its level (tests/test_stats.py).
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
-"""One spelling for each operation that the quantizer knows: functions become modules, in-place ones do not stay.
+"""One spelling for each operation that the quantizer knows, and nothing in place.
 
-After it: weights sit in nn.Conv1d/2d/3d and nn.Linear; ReLU, add, mul, matmul, cat are one function each; a mean
-over all axes after the channels is `global_average_pool` (ONNX Runtime fuses that, and never ReduceMean);
-SiLU is x * sigmoid(x) and attention is matmul, softmax, matmul, whose parts have int8 kernels.
+After it: weights sit in nn.Conv1d/2d/3d and nn.Linear; ReLU, add, mul, matmul, cat are one function each; a
+mean over all axes after the channels is `global_average_pool` (ONNX Runtime fuses that, and never
+ReduceMean); SiLU is x * sigmoid(x) and attention is matmul, softmax, matmul, whose parts have int8 kernels.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -26,7 +26,7 @@ from edgekd.quantization.operations import (
 )
 from edgekd.quantization.trace import LABEL, attribute_of
 
-_CONV_TYPES = {F.conv1d: nn.Conv1d, F.conv2d: nn.Conv2d, F.conv3d: nn.Conv3d}
+_CONV_TYPES: Mapping[Any, Any] = {F.conv1d: nn.Conv1d, F.conv2d: nn.Conv2d, F.conv3d: nn.Conv3d}
 
 
 def canonicalize(graph: fx.GraphModule, x: Tensor) -> None:
@@ -126,6 +126,7 @@ def _replace(node: fx.Node, make: Callable[..., fx.Node], *call: Any) -> fx.Node
 
 
 def _rewrite_hardtanh(graph: fx.GraphModule, node: fx.Node) -> None:
+    limits: tuple[Any, Any]
     if node.op == "call_module":
         module = graph.get_submodule(str(node.target))
         limits = (module.min_val, module.max_val)
@@ -151,7 +152,7 @@ def _rewrite_join(graph: fx.GraphModule, node: fx.Node, function: Callable[..., 
 
 
 def _rewrite_mean(graph: fx.GraphModule, node: fx.Node) -> None:
-    x, dims = node.args[0], _argument(node, 1, "dim")
+    x, dims = _argument(node, 0, "input"), _argument(node, 1, "dim")
     if not is_tensor(x) or dims is None:
         return
     rank = len(shape_of(x))
@@ -173,7 +174,7 @@ def _pool_and_flatten(graph: fx.GraphModule, node: fx.Node, x: fx.Node) -> None:
 
 def _rewrite_average_pool(graph: fx.GraphModule, node: fx.Node) -> None:
     """A pool whose window is the whole map is a global one."""
-    x = node.args[0]
+    x = _argument(node, 0, "input")
     if len(shape_of(x)) < 3 or any(size != 1 for size in shape_of(node)[2:]):
         return
     if operation_of(graph, node) == "average_pool" and not _covers(graph, node, shape_of(x)[2:]):
@@ -220,7 +221,7 @@ def _rewrite_conv(graph: fx.GraphModule, node: fx.Node) -> None:
     if weight is None or (bias is None) != (_argument(node, 2, "bias") is None):
         return
     groups = _argument(node, 6, "groups", default=1)
-    conv = _CONV_TYPES[node.target](  # type: ignore[index]
+    conv = _CONV_TYPES[node.target](
         weight.shape[1] * groups,
         weight.shape[0],
         tuple(weight.shape[2:]),
@@ -245,7 +246,8 @@ def _parameter(graph: fx.GraphModule, node: Any) -> nn.Parameter | None:
 def _place_module(
     graph: fx.GraphModule, node: fx.Node, module: nn.Module, weight: nn.Parameter, bias: nn.Parameter | None
 ) -> None:
-    module.weight, module.bias = weight, bias
+    module.register_parameter("weight", weight)
+    module.register_parameter("bias", bias)
     parent = str(_argument(node, 1, "weight").target).rpartition(".")[0]
     path = free_path(graph, f"{parent}.{type(module).__name__.lower()}".removeprefix("."))
     graph.add_submodule(path, module)

@@ -1,7 +1,7 @@
 """Fake quantization: round to the int8 grid in float, with a straight-through gradient inside the clamp.
 
-Always in float32, also under bf16 autocast: bfloat16 cannot hold 256 codes. What comes in as bfloat16 goes out as
-bfloat16. The gradient is 1 where the code is within its range and 0 where it was clamped.
+Always in float32, also under bf16 autocast: bfloat16 cannot hold 256 codes. What comes in as bfloat16 goes
+out as bfloat16. The gradient is 1 where the code is within its range and 0 where it was clamped.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ class ActivationQuantizer(nn.Module):
         return bool(self.amax > 0)
 
     def forward(self, x: Tensor, repeated: bool = False) -> Tensor:
-        """x of any shape, quantized when that is on.
+        """Quantize x of any shape when that is on, as it is otherwise.
 
-        `repeated`: x was read off this quantizer's output through pooling or reshaping, so it lies on the grid
-        already; the call only marks where an exported graph says so again.
+        `repeated`: x was read off this quantizer's output through pooling or reshaping, so it lies on the
+        grid already; the call only marks where an exported graph says so again.
         """
         if repeated:
             return x
@@ -52,7 +52,7 @@ class ActivationQuantizer(nn.Module):
         low, high = code_range(self.saturation, non_negative=self.non_negative)
         scale = activation_scale(self.amax)
         rounded = torch.fake_quantize_per_tensor_affine(x.float(), scale, self.zero_point, low, high)
-        return rounded.to(x.dtype)
+        return rounded.to(dtype=x.dtype)
 
     def extra_repr(self) -> str:
         """What the module's repr shows."""
@@ -82,7 +82,7 @@ class WeightQuantizer(nn.Module):
         zeros = torch.zeros(op.weight.shape[0], dtype=torch.int32)
         self.register_buffer("zero_point_O", zeros, persistent=False)
 
-    def scale_O(self, input_amax: Tensor) -> Tensor:
+    def weight_scale(self, input_amax: Tensor) -> Tensor:
         """Scale of every output channel, for an input that is quantized with this amax."""
         return weight_scale(self.op.weight, self.op.bias, input_amax)
 
@@ -91,7 +91,7 @@ class WeightQuantizer(nn.Module):
         bias = self.op.bias
         if not self.quantizing:
             return apply_op(self.op, x, self.op.weight, bias)
-        scale_O = self.scale_O(input_amax)
+        scale_O = self.weight_scale(input_amax)
         weight = torch.fake_quantize_per_channel_affine(
             self.op.weight.float(), scale_O, self.zero_point_O, 0, -CODE_MAX, CODE_MAX
         )

@@ -3,7 +3,8 @@
 With running mean m, variance v, weight g and bias b, batch norm is y = a x + c per channel, where
 a = g / sqrt(v + eps) and c = b - a m. After a convolution or linear map (W, d) it vanishes:
 W' = a W, d' = a d + c. Before a linear map whose only input it is: W' = W a, d' = d + W c.
-Elsewhere (before an activation, after an addition) it becomes a depthwise 1x1 convolution, which has an int8 kernel.
+Elsewhere (before an activation, after an addition) it becomes a depthwise 1x1 convolution, which has an
+int8 kernel.
 The arithmetic is in float64; the result is rounded to float32 once.
 """
 
@@ -43,7 +44,7 @@ def _fold(graph: fx.GraphModule, node: fx.Node, affine: _Affine) -> None:
     source = node.args[0]
     assert isinstance(source, fx.Node)
     users = list(node.users)
-    if operation_of(graph, source) in ("conv", "linear") and _alone(graph, source) and _on_channels(graph, source):
+    if _gives_affine(graph, source):
         _fold_back(graph.get_submodule(str(source.target)), affine)
         node.replace_all_uses_with(source)
     elif len(users) == 1 and _takes_affine(graph, users[0], node):
@@ -63,11 +64,12 @@ def _affine_of(graph: fx.GraphModule, node: fx.Node) -> _Affine | None:
         parts = (norm.running_mean, norm.running_var, norm.weight, norm.bias)
         return None if norm.running_mean is None else _affine(*parts, norm.eps)
     names = ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
-    given = dict(zip(names, node.args, strict=False)) | dict(node.kwargs)
+    given: dict[str, Any] = dict(zip(names, node.args, strict=False)) | dict(node.kwargs)
     if given.get("training") or not isinstance(given.get("running_mean"), fx.Node):
         return None
     mean, var, weight, bias = (_value(graph, given.get(name)) for name in names[1:5])
-    assert mean is not None and var is not None
+    assert mean is not None
+    assert var is not None
     return _affine(mean, var, weight, bias, given.get("eps", 1e-5))
 
 
@@ -81,27 +83,30 @@ def _affine(mean: Tensor, var: Tensor, weight: Tensor | None, bias: Tensor | Non
 def _value(graph: fx.GraphModule, node: Any) -> Tensor | None:
     if node is None:
         return None
-    assert isinstance(node, fx.Node) and node.op == "get_attr"
+    assert isinstance(node, fx.Node)
+    assert node.op == "get_attr"
     value = attribute_of(graph, str(node.target))
     assert isinstance(value, Tensor)
     return value
 
 
-def _alone(graph: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether a module is called once and its result read once."""
-    calls = [other for other in graph.graph.nodes if other.op == "call_module" and other.target == node.target]
-    return len(calls) == 1 and len(node.users) == 1
-
-
-def _on_channels(graph: fx.GraphModule, node: fx.Node) -> bool:
-    """A linear map's outputs are the channels of batch norm only for tensors (B, C)."""
-    return operation_of(graph, node) == "conv" or len(shape_of(node)) == 2
+def _gives_affine(graph: fx.GraphModule, source: fx.Node) -> bool:
+    """Whether a batch norm can go into the map before it, which nothing else reads or calls."""
+    operation = operation_of(graph, source)
+    # A linear map's outputs are the channels of a batch norm only for tensors (B, C).
+    fits = operation == "conv" or (operation == "linear" and len(shape_of(source)) == 2)
+    return fits and len(source.users) == 1 and _called_once(graph, source)
 
 
 def _takes_affine(graph: fx.GraphModule, user: fx.Node, node: fx.Node) -> bool:
-    single = operation_of(graph, user) == "linear" and len(shape_of(node)) == 2
-    calls = [other for other in graph.graph.nodes if other.op == "call_module" and other.target == user.target]
-    return single and len(calls) == 1
+    """Whether a batch norm can go into the linear map behind it."""
+    fits = operation_of(graph, user) == "linear" and len(shape_of(node)) == 2
+    return fits and _called_once(graph, user)
+
+
+def _called_once(graph: fx.GraphModule, node: fx.Node) -> bool:
+    targets = [other.target for other in graph.graph.nodes if other.op == "call_module"]
+    return targets.count(node.target) == 1
 
 
 def _fold_back(module: Any, affine: _Affine) -> None:

@@ -15,8 +15,8 @@ from edgekd.quantization.scheme import Saturation, activation_scale
 class QuantizedNetwork(nn.Module):
     """A network with batch norm folded and fake quantizers in place; made by `prepare`.
 
-    With fake quantization off it computes the folded fp32 network. Weights and biases are parameters to train;
-    the largest magnitude of each activation is a buffer, so that a state dict carries the scales.
+    With fake quantization off it computes the folded fp32 network. Weights and biases are parameters to
+    train; the largest magnitude of each activation is a buffer, so that a state dict carries the scales.
     """
 
     def __init__(self, graph: fx.GraphModule) -> None:

@@ -1,8 +1,9 @@
 """How the largest magnitude of an activation is followed.
 
 Calibration keeps the maximum over all batches: amax <- max(amax, max|x|).
-Training moves it slowly: amax <- amax + 0.01 (max|x| - amax), the moving average of Jacob et al., "Quantization
-and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference" (CVPR 2018), section 3.1.
+Training moves it slowly: amax <- amax + 0.01 (max|x| - amax), the moving average of Jacob et al.,
+"Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference" (CVPR 2018),
+section 3.1.
 """
 
 from __future__ import annotations

@@ -2,14 +2,15 @@
 
 - A tensor is quantized when an operation with an int8 kernel reads it: convolution, linear map, matmul, the
   addition, product or concatenation of activations, average pooling, sigmoid, leaky ReLU.
-- What those operations yield is quantized too, for ONNX Runtime runs them in int8 only between two quantizers;
-  linear maps and matmuls need that only when something reads them in int8.
+- What those operations yield is quantized too, for ONNX Runtime runs them in int8 only between two
+  quantizers; linear maps and matmuls need that only when something reads them in int8.
 - After a ReLU rather than between it and its producer, when nothing else reads the producer.
 - Pooling by maximum and reshaping keep codes as they are: the same quantizer is repeated behind them.
 - The logits stay float.
 
 Sources: TensorRT's guide on explicit quantization (quantize the skip input of a residual addition);
-onnxruntime's selectors of quantized operators (both inputs and the output of an addition, one shared quantizer).
+onnxruntime's selectors of quantized operators (both inputs and the output of an addition, one shared
+quantizer).
 """
 
 from __future__ import annotations
@@ -117,6 +118,5 @@ def _never_negative(node: fx.Node, operations: dict[fx.Node, str]) -> bool:
         return True
     if operations[node] not in _KEEPS_SIGN:
         return False
-    first = node.args[0]
-    sources = first if isinstance(first, list | tuple) else node.args if operations[node] in _JOINS else [first]
+    sources = node.all_input_nodes if operations[node] in _JOINS else [node.args[0]]
     return all(isinstance(source, fx.Node) and _never_negative(source, operations) for source in sources)

@@ -3,12 +3,14 @@
 Weights: one scale per output channel, scale = max|w| / 127, codes in [-127, 127].
 Activations: one scale per tensor, scale = amax / 127. The codes that a graph can hold depend on its dialect:
 
-    saturation  tensors                codes           where
-    s8          all                    [-128, 127]     TensorRT: int8, zero point 0
-    u8          never negative         [0, 255]        ONNX Runtime, x86: uint8, zero point 0
-    u8          others                 [-128, 127]     ONNX Runtime, x86: uint8, zero point 128 (the same grid)
+    saturation  tensors          codes         where
+    s8          all              [-128, 127]   TensorRT: int8, zero point 0
+    u8          never negative   [0, 255]      ONNX Runtime, x86: uint8, zero point 0
+    u8          others           [-128, 127]   ONNX Runtime, x86: uint8, zero point 128 (the same grid)
 
-The scale is the same in both, so one training serves both; only what lies beyond code 127 differs.
+The scale is the same in both, so one training serves both; what lies beyond code 127 differs. Under u8 a bias
+is rounded too, to a multiple of input scale * weight scale: ONNX Runtime keeps it as an int32 code, TensorRT
+in float. Without that step, deep networks drift apart from ONNX Runtime, code by code.
 """
 
 from __future__ import annotations

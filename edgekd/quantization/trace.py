@@ -1,15 +1,16 @@
 """Trace a network into a torch.fx graph whose batch size stays open.
 
-Every operation is carried out on two example batches of different size while it is recorded. A size, flag or
-type that comes out the same for both is a fact of the network and becomes a plain Python value, so that
-`if x.shape[1] == 3` or `range(x.shape[2])` trace as written. What differs depends on the batch and stays a node.
-Only a decision on the data itself cannot be recorded: it gets a NetworkError with the module and the line.
+Every operation is carried out on two example batches of different size while it is recorded. A size, flag
+or type that comes out the same for both is a fact of the network and becomes a plain Python value, so that
+`if x.shape[1] == 3` or `range(x.shape[2])` trace as written. What differs depends on the batch and stays a
+node. Only a decision on the data itself cannot be recorded: it gets a NetworkError with the module and the line.
 """
 
 from __future__ import annotations
 
 import copy
 import linecache
+import operator
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -93,7 +94,7 @@ class _Value(fx.Proxy):
         return self.tracer.create_proxy("call_function", getattr, (self, name), {})
 
     def __iter__(self) -> Iterator[Any]:
-        return iter([self[index] for index in range(len(self))])
+        return iter([self.tracer.item(self, index) for index in range(len(self))])
 
     def __len__(self) -> int:
         lengths = [len(example) for example in self.tracer.examples_of(self)]
@@ -133,9 +134,7 @@ class _ExampleTracer(fx.Tracer):
         self.path = outer  # left as it is when the module fails: the error names it
         return result
 
-    def create_proxy(
-        self, kind: str, target: Any, args: Any, kwargs: Any, *more: Any, **options: Any
-    ) -> Any:
+    def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *more: Any, **options: Any) -> Any:
         value = super().create_proxy(kind, target, args, kwargs, *more, **options)
         if kind == "output":
             return value
@@ -160,11 +159,15 @@ class _ExampleTracer(fx.Tracer):
         """The Python value where both examples agree; of a shape, axis by axis."""
         first, second = examples
         if isinstance(first, torch.Size):
-            same = [a == b for a, b in zip(first, second, strict=True)]
-            return tuple(size if agree else value[axis] for axis, (size, agree) in enumerate(zip(first, same)))
+            pairs = enumerate(zip(first, second, strict=True))
+            return tuple(size if size == other else self.item(value, axis) for axis, (size, other) in pairs)
         if _holds_tensors(first) or first != second:
             return value
         return first
+
+    def item(self, value: fx.Proxy, index: int) -> Any:
+        """One axis of a shape, or one of several tensors."""
+        return self.create_proxy("call_function", operator.getitem, (value, index), {})
 
     def _compute(self, kind: str, target: Any, args: Any, kwargs: Any) -> tuple[Any, Any]:
         self._computing = True
@@ -260,7 +263,7 @@ def _check_same(traced: fx.GraphModule, x: Tensor, reference: Tensor) -> None:
     if not difference <= 1e-4 * max(1.0, float(reference.abs().max())):
         raise NetworkError(
             f"the traced graph differs from the network by {difference:.3g} on the same batch",
-            where=str(traced._get_name()),
+            where=type(traced).__name__,
             hint="remove randomness and state from the network's forward in evaluation",
         )
 

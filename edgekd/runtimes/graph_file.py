@@ -31,9 +31,7 @@ def load_graph(path: Path) -> onnx.ModelProto:
     try:
         model.ParseFromString(_read(path))
     except DecodeError:
-        raise BundleError(
-            "is not an ONNX graph: the file is damaged or of another kind", where=path
-        ) from None
+        raise BundleError("is not an ONNX graph: it is damaged or of another kind", where=path) from None
     if not model.HasField("graph") or not model.graph.node:
         raise BundleError("is not an ONNX graph: it has no nodes", where=path)
     _take_in_external_data(model, path)

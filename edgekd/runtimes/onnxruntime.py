@@ -46,9 +46,12 @@ def open_session(
     threads: int = 1,
     options: Mapping[str, str] | None = None,
     optimized: Path | None = None,
+    as_written: bool = False,
 ) -> onnxruntime.InferenceSession:
     """A session on the CPU provider with every optimization on.
 
+    `as_written` turns them off: each operator in float, each Q and DQ where it stands. That is how a graph for
+    another runtime is held against the student here, for ONNX Runtime's own rewrites round biases to int32.
     `model` holds its weights itself, as read_graph leaves it. `options` are configuration entries of the
     session. The graph that really runs is written to `optimized`, if given.
 
@@ -56,7 +59,8 @@ def open_session(
         ConversionError: ONNX Runtime refuses the graph.
     """
     settings = onnxruntime.SessionOptions()
-    settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    levels = onnxruntime.GraphOptimizationLevel
+    settings.graph_optimization_level = levels.ORT_DISABLE_ALL if as_written else levels.ORT_ENABLE_ALL
     settings.intra_op_num_threads = threads
     settings.log_severity_level = _FATAL
     for key, value in (options or {}).items():

@@ -49,15 +49,15 @@ def _not_finite(part: str, x: NDArray[Any]) -> list[str]:
     ]
 
 
-def label_problems(part: str, y: object, examples: int | None) -> list[str]:
-    """Whether y is no row of integers from 0 up, or has another length than x (None: unknown)."""
+def label_problems(part: str, y: object, x: object) -> list[str]:
+    """Whether y is no row of integers from 0 up, or has another length than x."""
     if not isinstance(y, np.ndarray):
         return [f"{part}: y is a {type(y).__name__}; a NumPy array is wanted"]
     if y.ndim != 1:
         return [f"{part}: y has shape {y.shape}; one label for each example is wanted, (N,)"]
     problems = []
-    if examples is not None and len(y) != examples:
-        problems.append(f"{part}: x has {examples} examples, y has {len(y)} labels")
+    if isinstance(x, np.ndarray) and x.ndim and len(x) != len(y):
+        problems.append(f"{part}: x has {len(x)} examples, y has {len(y)} labels")
     if y.dtype.kind not in "iu":
         problems.append(f"{part}: y is {y.dtype}; integer labels are wanted")
     elif len(y) and int(y.min()) < 0:

@@ -80,19 +80,12 @@ def _problems(
     if problems:
         return problems
     x_problems = [*example_problems("train", train[0], layout), *example_problems("test", test[0], layout)]
-    y_problems = [
-        *label_problems("train", train[1], _length(train[0])),
-        *label_problems("test", test[1], _length(test[0])),
-    ]
+    y_problems = [*label_problems("train", train[1], train[0]), *label_problems("test", test[1], test[0])]
     if not x_problems:
         x_problems = _shape_problems(train[0], test[0], layout, augmentation)
     if not y_problems:
         y_problems = class_problems(train[1], test[1], classes)
     return [*x_problems, *y_problems]
-
-
-def _length(x: NDArray[Any]) -> int | None:
-    return len(x) if isinstance(x, np.ndarray) and x.ndim else None
 
 
 def _shape_problems(

@@ -68,7 +68,7 @@ def _split_problems(part: str, split: Split, task: Task) -> list[str]:
         problems.append(f"{part}: x is {split.x.dtype}; input.raw_dtype is {task.input.raw_dtype}")
     if not problems and split.x.dtype not in (np.uint8, np.float32):
         problems.append(f"{part}: x is {split.x.dtype}; uint8 or float32 is wanted")
-    labels = label_problems(part, split.y, None if problems else len(split.x))
+    labels = label_problems(part, split.y, split.x)
     if not labels and len(split.y) and split.y.max() >= len(task.classes):
         labels.append(f"{part}: label {split.y.max()} is out of range; there are {len(task.classes)} classes")
     return [*problems, *labels]

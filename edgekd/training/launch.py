@@ -15,8 +15,9 @@ from typing import Literal
 
 import torch
 from lightning_fabric import Fabric
+from torch.multiprocessing.spawn import ProcessException
 
-from edgekd.errors import EdgekdError
+from edgekd.errors import EdgekdError, TrainingError
 from edgekd.training.loop import Plan, Trainer
 from edgekd.training.progress import Progress, Silent
 from edgekd.training.relay import Relay, Sender
@@ -45,28 +46,38 @@ def run_plan(plan: Plan, *, progress: Progress, devices: Devices) -> TrainingRes
 
 def _run_in_processes(fabric: Fabric, plan: Plan, progress: Progress) -> TrainingResult:
     relay = Relay(progress)
-    with relay.listening():
-        fabric.launch(partial(_work_in_process, plan=plan, sender=relay.sender))
-    (outcome,) = relay.delivered
-    if isinstance(outcome, EdgekdError):
-        raise outcome
-    weights, result = outcome
+    try:
+        with relay.listening():
+            fabric.launch(partial(_work_in_process, plan=plan, sender=relay.sender))
+    except ProcessException as failure:
+        for outcome in relay.delivered:
+            if isinstance(outcome, EdgekdError):
+                raise outcome from None  # what a process said says more than how it ended
+        raise TrainingError("a training process ended early", hint="train on one device") from failure
+    weights, result = relay.delivered[0]
     plan.network.load_state_dict(torch.load(io.BytesIO(weights), weights_only=True))
     assert isinstance(result, TrainingResult)
     return result
 
 
 def _work_in_process(fabric: Fabric, *, plan: Plan, sender: Sender) -> None:
-    """The work of one process. All of them meet an error at the same step, and the first one reports it."""
-    own = dataclasses.replace(plan, network=copy.deepcopy(plan.network))  # spawned, it shares its memory
-    outcome: EdgekdError | tuple[bytes, TrainingResult]
+    """The work of one process; an error ends all of them."""
     try:
-        trainer = Trainer(fabric, own)
-        result = trainer.run(sender if fabric.is_global_zero else Silent())
-        weights = io.BytesIO()
-        torch.save(trainer.weights(), weights)
-        outcome = weights.getvalue(), result
+        outcome = _train(fabric, plan, sender if fabric.is_global_zero else Silent())
+        if fabric.is_global_zero:
+            sender.deliver(outcome)
+        fabric.barrier()
     except EdgekdError as error:
-        outcome = error
-    if fabric.is_global_zero:
-        sender.deliver(outcome)
+        sender.deliver(error)
+        raise
+    finally:
+        torch.distributed.destroy_process_group()  # a process that exits with a live group may abort
+
+
+def _train(fabric: Fabric, plan: Plan, progress: Progress) -> tuple[bytes, TrainingResult]:
+    own = dataclasses.replace(plan, network=copy.deepcopy(plan.network))  # spawned, it shares its memory
+    trainer = Trainer(fabric, own)
+    result = trainer.run(progress)
+    weights = io.BytesIO()
+    torch.save(trainer.weights(), weights)
+    return weights.getvalue(), result

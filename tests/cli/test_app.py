@@ -6,8 +6,6 @@ import errno
 import os
 import subprocess
 import sys
-import time
-from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -49,15 +47,12 @@ def test_help_lists_every_command_without_importing_it(edgekd: Any, monkeypatch:
     result = edgekd("--help")
     assert result.exit_code == 0
     assert result.stdout.startswith("Usage: edgekd [OPTIONS] COMMAND [ARGS]...\n")
-    listed = result.stdout.partition("Commands:\n")[2].splitlines()
-    assert [line.split()[0] for line in listed if line[2:3].strip()] == list(COMMANDS)
+    assert all(f"\n  {name} " in result.stdout for name in COMMANDS)
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_a_command_says_of_itself_what_the_list_says(name: str) -> None:
-    command = typer.main.get_command(import_module(f"edgekd.cli.{name}").app)
-    assert command.help is not None
-    assert " ".join(command.help.split("\n\n")[0].split()) == COMMANDS[name]
+def test_the_list_of_commands_fits_on_a_terminal(edgekd: Any) -> None:
+    listed = edgekd("--help").stdout.partition("Commands:\n")[2]
+    assert listed == "".join(f"  {name:8}  {line}\n" for name, line in COMMANDS.items())
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -175,12 +170,6 @@ def test_completion_knows_the_commands_and_their_options() -> None:
     assert complete("edgekd devices sh") == ["show"]
     assert complete("edgekd schema re") == ["recipe", "report"]
     assert "--json" in complete("edgekd devices show --")
-
-
-def test_the_package_can_be_run_as_a_module() -> None:
-    started = time.monotonic()
-    assert run("--help").stdout == run("-h").stdout
-    assert time.monotonic() - started < 20  # not a benchmark: something would hang
 
 
 def test_every_document_names_a_schema_that_the_command_knows(edgekd: Any) -> None:

@@ -33,7 +33,7 @@ def test_every_key_of_every_document_is_described() -> None:
         for document in DOCUMENTS
         for section, body in {document.title: document.model_json_schema(), **_sections(document)}.items()
         for key, value in body.get("properties", {}).items()
-        if "description" not in value
+        if "description" not in value and "$ref" not in value  # a section has the words of its class
     ]
     assert bare == []
 
@@ -42,8 +42,7 @@ def test_an_unknown_kind_is_corrected(edgekd: Any) -> None:
     result = edgekd("schema", "runlog")
     assert result.exit_code == 2
     assert result.stderr == (
-        "error: there is no document 'runlog'; did you mean 'run-log'?\n"
-        "  try: one of recipe, profile, spec, manifest, job, run-log, measurement, verdict, report, audit, engine\n"
+        f"error: there is no document 'runlog'; did you mean 'run-log'?\n  try: one of {', '.join(KINDS)}\n"
     )
 
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from onnx import helper, numpy_helper
 
@@ -23,11 +22,7 @@ Case = Callable[[], onnx.ModelProto]
 
 
 def exactly(model: onnx.ModelProto, x: np.ndarray) -> np.ndarray:
-    """The graph as it is written: every operator in float, no rewrite."""
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options)
-    return np.asarray(session.run(None, {"input": x})[0])
+    return run_batches(open_session(model, as_written=True), x)
 
 
 def constants(model: onnx.ModelProto) -> dict[str, np.ndarray]:

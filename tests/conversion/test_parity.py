@@ -46,5 +46,5 @@ def test_logits_that_are_no_numbers(bad: float) -> None:
     broken_NK = logits_NK.copy()
     broken_NK[1, 1] = bad
     for pair in ((logits_NK, broken_NK), (broken_NK, logits_NK)):
-        with pytest.raises(ConversionError, match="^cannot compare logits: some are not finite numbers$"):
+        with pytest.raises(ConversionError, match=r"^cannot compare logits: some are not finite numbers$"):
             compare_logits(*pair)

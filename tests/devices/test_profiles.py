@@ -278,7 +278,8 @@ def test_an_operating_point_is_named_or_the_default() -> None:
     [
         (
             "jetson-orin-nano-8gb@MAXN_SUPR",
-            "the profile jetson-orin-nano-8gb has no operating point 'MAXN_SUPR'; did you mean 'MAXN_SUPER'?\n"
+            "the profile jetson-orin-nano-8gb has no operating point 'MAXN_SUPR'; "
+            "did you mean 'MAXN_SUPER'?\n"
             "  try: jetson-orin-nano-8gb has 15W, 25W, MAXN_SUPER",
         ),
         (

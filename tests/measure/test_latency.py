@@ -144,22 +144,24 @@ def test_a_ratio_is_of_blocks_side_by_side():
     assert ratio.interval.confidence == 0.9
 
 
-def test_rounds_that_only_one_graph_had_do_not_count():
+@pytest.mark.parametrize(("reference", "value"), [("fp32", 0.5), ("int8", 2.0)])
+def test_rounds_that_only_one_graph_had_do_not_count(reference, value):
     def samples(name, seed):
         return np.full(40, 2e6) if name == "fp32" else np.concatenate([np.full(40, 1e6), np.full(400, 9e6)])
 
-    (ratio,) = measure(ScriptedDevice(samples), reference="fp32").ratios
-    assert ratio.value == pytest.approx(0.5)
+    (ratio,) = measure(ScriptedDevice(samples), reference=reference).ratios
+    assert ratio.value == pytest.approx(value)
 
 
 def test_the_value_of_a_ratio_lies_in_its_interval():
-    freak = [1.0, 1.0, 1.0, 1.0, 40.0]
+    """Where two fifths of many processes are slow, the mean of the logs is far above the median."""
 
     def samples(name, seed):
-        return np.full(200, 1e6 * (freak[seed] if name == "int8" else 1.0))
+        return np.full(200, 1.5e6 if name == "int8" and seed % 5 < 2 else 1e6)
 
-    (ratio,) = measure(ScriptedDevice(samples), reference="fp32").ratios
-    assert ratio.interval.lower <= ratio.value == 1.0 <= ratio.interval.upper
+    (ratio,) = measure(ScriptedDevice(samples), reference="fp32", processes=20).ratios
+    assert ratio.value == ratio.interval.lower == 1.0
+    assert ratio.interval.upper > 1.1
 
 
 def test_jobs_are_fresh_processes_with_other_orders_and_cold_starts_apart():
@@ -266,7 +268,7 @@ def test_two_levels():
         return np.where(rng.random(400) < 0.3, 3e6, 1.5e6) * rng.lognormal(0, 0.01, 400)
 
     (warning,) = measure(ScriptedDevice(jumping), graphs={"int8": Path("b.onnx")}).warnings
-    assert warning.startswith("int8: latency jumps between two levels, 1.50 ms and 2.99 ms (30 %")
+    assert warning.startswith("int8: latency jumps between two levels, 1.50 ms and 2.99 ms (29 %")
     assert warning.endswith("of the samples); try: lock the clocks, or pin the process to one kind of core")
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from edgekd.networks.blocks import ChannelShuffle
 from edgekd.networks.network import build_network, load_weights, network_names, save_weights, taps_of
 from tests.networks.cases import CASES, Case
 
@@ -103,6 +104,31 @@ def test_activations_are_relu_modules_and_nothing_is_in_place(case):
     assert names <= {"add", "cat", "chunk", "getitem", "unflatten", "transpose", "flatten"}
 
 
+@pytest.mark.parametrize(
+    ("name", "shape", "maps"),
+    [
+        ("resnet20", (3, 32, 32), [(32, 32), (32, 32), (16, 16), (8, 8)]),
+        ("wrn-16-2", (3, 32, 32), [(32, 32), (32, 32), (16, 16), (8, 8)]),
+        ("vgg13", (3, 32, 32), [(32, 32), (16, 16), (8, 8), (4, 4), (4, 4)]),
+        ("mobilenetv2", (3, 32, 32), [(16, 16), (16, 16), (8, 8), (4, 4), (2, 2)]),
+        ("shufflenetv1", (3, 32, 32), [(32, 32), (16, 16), (8, 8), (4, 4)]),
+        ("shufflenetv2", (3, 32, 32), [(32, 32), (16, 16), (8, 8), (4, 4)]),
+        ("ds-cnn", (1, 49, 10), [(25, 5)] * 5),
+    ],
+)
+def test_maps_have_the_sizes_of_the_literature(name, shape, maps):
+    network = build_network(name, in_channels=shape[0], num_classes=10, input_shape=shape).eval()
+    seen = []
+    for tap, path in taps_of(network).items():
+        if tap.startswith("st"):
+            network.get_submodule(path).register_forward_hook(
+                lambda _module, _args, output: seen.append(tuple(output.shape[2:]))
+            )
+    with torch.no_grad():
+        network(torch.zeros(1, *shape))
+    assert seen == maps
+
+
 @pytest.mark.parametrize("depth", [8, 20, 56])
 def test_resnet_parameters_by_the_formula(depth):
     blocks, total, channels = (depth - 2) // 6, 9 * 3 * 16 + 2 * 16, 16
@@ -136,8 +162,6 @@ def test_vgg_pools_as_the_literature_and_keeps_a_map_on_small_images(side, pooli
 
 
 def test_channel_shuffle_interleaves_the_groups():
-    from edgekd.networks.blocks import ChannelShuffle
-
     x_NCHW = torch.arange(6.0).view(1, 6, 1, 1)
     assert ChannelShuffle(6, 3)(x_NCHW).flatten().tolist() == [0, 2, 4, 1, 3, 5]
 

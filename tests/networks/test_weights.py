@@ -148,7 +148,8 @@ def test_weights_that_do_not_fit_name_the_first_of_each_kind(source, tmp_path):
     safetensors.torch.save_file(state, tmp_path / "weights.safetensors")
     assert refusal(tmp_path / "weights.safetensors") == (
         "does not fit the network (7 tensors): 2 missing, first '1.weight'; "
-        "1 unexpected, first 'head.weight'; 1 of another shape, first '0.weight' is (5, 1, 3, 3) in the file, (2, 1, 3, 3) in the network"
+        "1 unexpected, first 'head.weight'; "
+        "1 of another shape, first '0.weight' is (5, 1, 3, 3) in the file, (2, 1, 3, 3) in the network"
     )
 
 

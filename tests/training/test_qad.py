@@ -1,4 +1,4 @@
-"""Quantization-aware distillation: scales move and then hold, PTQ is a candidate, resuming changes nothing."""
+"""Quantization-aware distillation: scales move and then hold; the PTQ student is a candidate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A program: train on two CPU processes and on one, and print what came of it as JSON. Run by test_launch.py."""
+"""A program for test_launch.py: train on two CPU processes and on one, print what came of it as JSON."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from edgekd.distillation.objective import LABELS_ONLY, build_objective
 from edgekd.documents.recipe import Training
 from edgekd.errors import DivergedError
 from edgekd.training.launch import run_plan
 from edgekd.training.loop import Plan
 from edgekd.training.precision import Precision
-from edgekd.distillation.objective import LABELS_ONLY, build_objective
 from tests.training.cases import Listener, make_task
 
 
