@@ -71,7 +71,7 @@ def export_int8(quantized: QuantizedNetwork, input: InputSpec, path: Path, *, op
         opset: ONNX opset, 21 or later.
 
     Raises:
-        ConversionError: there are no scales, or the graph cannot be written as ONNX.
+        ConversionError: there are no scales, a weight is not finite, or the graph cannot be written as ONNX.
         StorageError: the file cannot be written.
     """
     quantized.scales()
@@ -149,6 +149,7 @@ def _with_qdq(quantized: fx.GraphModule) -> fx.GraphModule:
         module = graph.get_submodule(node.target) if node.op == "call_module" else None
         if isinstance(module, WeightQuantizer):
             source, amax = node.args
+            _check_finite(module, node.target)
             graph.set_submodule(node.target, _QuantizedOp(module, attribute_of(graph, amax.target)))
             node.args = (source,)
     settle(graph)
@@ -156,6 +157,12 @@ def _with_qdq(quantized: fx.GraphModule) -> fx.GraphModule:
         if isinstance(module, ActivationQuantizer):
             graph.set_submodule(path, _QuantizeDequantize(module))
     return graph
+
+
+def _check_finite(quantizer: WeightQuantizer, path: str) -> None:
+    for name, value in quantizer.op.named_parameters():
+        if not torch.isfinite(value).all():
+            raise ConversionError(f"the {name} holds a value that is not finite", where=path)
 
 
 def _export(graph: fx.GraphModule, input: InputSpec, path: Path, opset: int) -> None:

@@ -7,6 +7,7 @@ Every command that works on a recipe goes this way as far as it is asked to.
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Literal
 
@@ -35,9 +36,7 @@ def compress(
     Raises:
         EdgekdError: whatever is wrong with the recipe, the data, the network, the machine or the run folder.
     """
-    recipe, text = read_recipe(recipe_path)
-    require("torch", extra="train", for_what="training and exporting")
-    _check_targets(recipe)
+    recipe, text = _prepare(recipe_path)
     with RunFolder(run, recipe.name, fresh=fresh) as folder:
         keep_recipe(run, text, recipe.to_json())
         context = Context(recipe, recipe_path.resolve().parent, folder, listener)
@@ -49,9 +48,7 @@ def compress(
 
 def first_missing(recipe_path: Path, run: Path, listener: Listener, *, until: Until = "bench") -> str | None:
     """The first stage that `compress` would have to make; None when all is done. Writes nothing."""
-    recipe, _ = read_recipe(recipe_path)
-    require("torch", extra="train", for_what="training and exporting")
-    _check_targets(recipe)
+    recipe, _ = _prepare(recipe_path)
     folder = RunFolder(run, recipe.name)
     context = Context(recipe, recipe_path.resolve().parent, folder, listener, dry_run=True)
     try:
@@ -105,8 +102,14 @@ def after_graphs(context: Context, graphs: Stage, *, measuring: bool) -> list[St
     return stages
 
 
-def _check_targets(recipe: Recipe) -> None:
-    """Find a misspelt profile before hours of training, not after."""
+def _prepare(recipe_path: Path) -> tuple[Recipe, str]:
+    """Read the recipe and find what would stop it before hours of training, not after."""
+    recipe, text = read_recipe(recipe_path)
+    require("torch", extra="train", for_what="training and exporting")
     facts = LocalDevice().facts("onnxruntime")
     for target in recipe.targets:
         profile_of(target, facts)
+    folder = str(recipe_path.resolve().parent)
+    if folder not in sys.path:
+        sys.path.append(folder)  # where python:package.module:function looks last
+    return recipe, text

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from edgekd.conversion.specs import load_spec
 from edgekd.devices.local import LocalDevice
 from edgekd.devices.profiles import load_profile, local_profile, mismatches
 from edgekd.documents.audit import Audit
@@ -81,6 +82,7 @@ def _measure(
         measuring=context.recipe.measuring,
         confidence=context.recipe.gate.confidence,
         reference=STUDENT,
+        session_options=load_spec(target.runtime).session_options,
     )
     proofs = prove.json("proofs.json")
     subjects = []

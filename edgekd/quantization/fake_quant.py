@@ -66,7 +66,8 @@ def apply_op(op: WeightedOp, x: Tensor, weight: Tensor, bias: Tensor | None) -> 
     """What `op` computes of x with this weight and bias in place of its own."""
     if isinstance(op, nn.Linear):
         return nn.functional.linear(x, weight, bias)
-    return op._conv_forward(x, weight, bias)
+    y: Tensor = op._conv_forward(x, weight, bias)
+    return y
 
 
 class WeightQuantizer(nn.Module):

@@ -3,7 +3,7 @@
 Every operation is carried out on two example batches of different size while it is recorded. A size, flag
 or type that comes out the same for both is a fact of the network and becomes a plain Python value, so that
 `if x.shape[1] == 3` or `range(x.shape[2])` trace as written. What differs depends on the batch and stays a
-node. Only a decision on the data itself cannot be recorded: it gets a NetworkError with the module and the line.
+node. Only a decision on the data itself cannot be recorded: it gets a NetworkError with module and line.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class _Value(fx.Proxy):
     def __len__(self) -> int:
         lengths = [len(example) for example in self.tracer.examples_of(self)]
         if lengths[0] != lengths[1]:
-            raise TraceError("len() of a tensor's batch axis depends on the batch size")
+            raise TraceError("len() depends on the batch size; x.shape[0] may")
         return lengths[0]
 
 
@@ -245,10 +245,7 @@ def _record(root: _Root, examples: tuple[Tensor, Tensor]) -> fx.GraphModule:
         if node.op in ("call_module", "get_attr"):
             node.target = _without_root(node.target)
     _move_constants(root)
-    traced = fx.GraphModule(root.network, graph, type(root.network).__name__)
-    graph.eliminate_dead_code()
-    traced.recompile()
-    return traced
+    return fx.GraphModule(root.network, graph, type(root.network).__name__)
 
 
 def _move_constants(root: _Root) -> None:

@@ -50,8 +50,8 @@ def open_session(
 ) -> onnxruntime.InferenceSession:
     """A session on the CPU provider with every optimization on.
 
-    `as_written` turns them off: each operator in float, each Q and DQ where it stands. That is how a graph for
-    another runtime is held against the student here, for ONNX Runtime's own rewrites round biases to int32.
+    `as_written` turns them off: each operator in float, each Q and DQ where it stands. So a graph for another
+    runtime is held against the student here, for ONNX Runtime's own rewrites round biases to int32.
     `model` holds its weights itself, as read_graph leaves it. `options` are configuration entries of the
     session. The graph that really runs is written to `optimized`, if given.
 
