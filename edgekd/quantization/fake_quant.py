@@ -96,9 +96,13 @@ class WeightQuantizer(nn.Module):
         weight = torch.fake_quantize_per_channel_affine(
             self.op.weight.float(), scale_O, self.zero_point_O, 0, -CODE_MAX, CODE_MAX
         )
-        if bias is not None and self.saturation == "u8":
+        if bias is not None and self.saturation == "u8" and self._has_int32_bias(x):
             bias = _round_through(bias.float(), activation_scale(input_amax) * scale_O)
         return apply_op(self.op, x, weight, bias)
+
+    def _has_int32_bias(self, x: Tensor) -> bool:
+        """Convolutions and Gemm; a linear map of more axes becomes a MatMul and a float addition."""
+        return not isinstance(self.op, nn.Linear) or x.ndim == 2
 
 
 def _round_through(x: Tensor, scale: Tensor) -> Tensor:

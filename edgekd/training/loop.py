@@ -228,7 +228,7 @@ class Trainer:
         example_BC = self._train.x_NC[:2]
         networks = {"the network that learns": self._network, **self._plan.teachers}
         for role, network in networks.items():
-            device = next(network.parameters()).device
+            device = next(network.parameters(), example_BC).device
             check_classes(network, example_BC.to(device), self._plan.task.num_classes, role=role)
 
     def _hint(self) -> str:

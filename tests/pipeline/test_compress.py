@@ -57,7 +57,8 @@ def test_the_report_has_what_scripts_rely_on(run):
     int8 = report["rows"][3]
     assert int8["int8_ops"] == int8["weighted_ops"] == 10
     assert report["rows"][1]["int8_ops"] == 0
-    assert {check["name"] for check in report["checks"]} >= {"parity_top1_agreement", "top1_drop_pt", "engine"}
+    names = {check["name"] for check in report["checks"]}
+    assert names >= {"parity_top1_agreement", "top1_drop_pt", "engine"}
     assert [stage["name"] for stage in report["stages"]] == STAGES
     Report.parse(report, where="report.json")
 
@@ -180,7 +181,10 @@ def test_another_machine_makes_the_verdict_inconclusive(copy, recipe_with):
 @pytest.mark.parametrize(
     ("harm", "message"),
     [
-        (lambda folder: (folder / "model.onnx").write_bytes(b"x"), "model.onnx is not the file that was exported"),
+        (
+            lambda folder: (folder / "model.onnx").write_bytes(b"x"),
+            "model.onnx is not the file that was exported",
+        ),
         (lambda folder: (folder / "kit" / "run.py").unlink(), "kit/run.py is missing"),
         (lambda folder: (folder / "kit" / "more.py").write_text(""), "kit/more.py is not in the manifest"),
         (lambda folder: (folder / "manifest.json").unlink(), "is no bundle"),

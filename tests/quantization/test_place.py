@@ -116,6 +116,23 @@ def test_products_with_parameters_stay_float_and_a_convolution_called_twice_is_q
     assert labels(network) == ["input", "conv", "softplus", "conv2"]
 
 
+class ReadInFloat(nn.Module):
+    def __init__(self, join: object) -> None:
+        super().__init__()
+        self.conv, self.join = nn.Conv2d(3, 3, 1), join
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.hardswish(self.join(x, self.conv(x))).amax((2, 3))  # type: ignore[operator]
+
+
+JOINS = {"add": torch.add, "mul": torch.mul, "cat": lambda x, y: torch.cat([x, y], 1)}
+
+
+@pytest.mark.parametrize("name", JOINS)
+def test_what_an_int8_operation_yields_is_quantized_though_float_reads_it(name: str) -> None:
+    assert labels(prepare(ReadInFloat(JOINS[name]), examples(2))) == ["input", "conv", name]
+
+
 class ConvLogits(nn.Module):
     def __init__(self) -> None:
         super().__init__()

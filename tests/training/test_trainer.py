@@ -12,9 +12,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from edgekd.documents.recipe import Distillation, Training
+from edgekd.distillation.kd import kd_loss
+from edgekd.documents.recipe import Augmentation, Distillation, Training
 from edgekd.errors import DivergedError, NetworkError, UsageError
+from edgekd.tasks.augment import augment
 from edgekd.tasks.task import Split, Task
+from edgekd.training.data import derive_seed, epoch_order
 from edgekd.training.evaluate import predict_logits
 from edgekd.training.result import TrainingResult
 from edgekd.training.trainer import train_network
@@ -69,6 +72,34 @@ def test_the_student_learns_from_its_teacher_alone(tmp_path: Path) -> None:
     distillation = Distillation(label_weight=0.0)
     train(student, tmp_path, task=wrong, training=training, distillation=distillation, teacher=teacher)
     assert top1(student, task, task.test) > 0.85
+
+
+def test_agrees_with_the_loop_written_out(tmp_path: Path) -> None:
+    task = make_task(augmentation=Augmentation(crop=1))
+    training = Training(epochs=2, batch_size=32, learning_rate=0.05, momentum=0.8, weight_decay=0.01)
+    trained, expected, teacher = make_network(dropout=0.0), make_network(dropout=0.0), make_network(3).eval()
+    train(trained, tmp_path, task=task, training=training, distillation=Distillation(), teacher=teacher)
+    x_NC, y_N = torch.from_numpy(task.normalize(task.train.x)), torch.from_numpy(task.train.y)
+    decayed = [parameter for parameter in expected.parameters() if parameter.ndim > 1]
+    others = [parameter for parameter in expected.parameters() if parameter.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": 0.01}, {"params": others}]
+    optimizer = torch.optim.SGD(groups, momentum=0.8, nesterov=True)
+    rates = [0.05 * step / 3 for step in (1, 2, 3)] + [0.05, 0.05 * (0.01 + 0.99 / 2), 0.05 * 0.01]
+    for epoch in (1, 2):
+        views = torch.Generator().manual_seed(derive_seed(0, "views", epoch, 0))
+        for step, indices_B in enumerate(epoch_order(96, steps=3, seed=0, epoch=epoch)):
+            background_C = torch.from_numpy(task.background)
+            x_BC = augment(x_NC[indices_B], task.augmentation, views, background_C=background_C)
+            logits_BK = expected(x_BC)
+            kd = kd_loss(logits_BK, teacher(x_BC), temperature=4.0)
+            loss = 0.1 * nn.functional.cross_entropy(logits_BK, y_N[indices_B]) + 0.9 * kd
+            optimizer.zero_grad()
+            loss.backward()
+            for group in optimizer.param_groups:
+                group["lr"] = rates[3 * (epoch - 1) + step]
+            optimizer.step()
+    for found, wanted in zip(trained.parameters(), expected.parameters(), strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
