@@ -24,7 +24,7 @@ from edgekd.quantization.operations import is_tensor, operation_of
 _WEIGHTED = ("conv", "linear")
 _JOINS = ("matmul", "add", "mul", "cat")
 _SHAPERS = ("global_average_pool", "average_pool", "sigmoid", "leaky_relu")
-_QUANTIZED_OUTPUT = ("conv", "add", "cat", *_SHAPERS)
+_QUANTIZED_OUTPUT = ("conv", "add", "mul", "cat", *_SHAPERS)
 _KEEPS_CODES = ("max_pool", "reshape", "split", "getitem")
 _NEVER_NEGATIVE = ("relu", "sigmoid", "hardsigmoid", "softmax")
 _KEEPS_SIGN = (*_KEEPS_CODES, "global_average_pool", "average_pool", "cat", "add", "mul")
