@@ -27,7 +27,7 @@ _NON_NEGATIVE = frozenset({"Relu", "Sigmoid", "HardSigmoid", "Softmax"})
 _CARRY_FIRST = frozenset(
     {
         *("MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool"),
-        *("Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Slice", "Identity"),
+        *("Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Slice", "Split", "Identity"),
         *("QuantizeLinear", "DequantizeLinear"),
     }
 )

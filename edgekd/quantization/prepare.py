@@ -1,9 +1,10 @@
 """From a float network to its folded graph, and from there to a network with fake quantizers.
 
-    network --trace--> graph --canonicalize, ReLU6 to ReLU, fold--> fp32 graph --place quantizers--> quantized
+    network --trace--> graph --canonicalize, fold--> fp32 graph --ReLU6 to ReLU, place quantizers--> quantized
 
 The fp32 graph is what the fp32 artifact is exported from, so that both artifacts have one structure.
-ReLU6 becomes ReLU in both: see `replace_relu6`, to be called on a student before its training.
+Only the quantized network loses its ReLU6: a teacher keeps the function that it was trained with, and a
+student has none left when `replace_relu6` was called on it before its training.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from edgekd.quantization.trace import trace
 
 
 def fold_network(network: nn.Module, example_x: Tensor) -> fx.GraphModule:
-    """The network in evaluation, float32, batch norm folded, ReLU6 as ReLU, any batch size.
+    """The network in evaluation, float32, batch norm folded, any batch size; the same function as before.
 
     Args:
         network: takes one tensor (B, ...) and returns logits (B, K); it is left as it is.
@@ -31,7 +32,6 @@ def fold_network(network: nn.Module, example_x: Tensor) -> fx.GraphModule:
     """
     graph = trace(network, example_x)
     canonicalize(graph, example_x)
-    replace_with_relu(graph)
     annotate(graph, example_x)
     fold_batch_norm(graph)
     annotate(graph, example_x)
@@ -49,6 +49,8 @@ def prepare(network: nn.Module, example_x: Tensor) -> QuantizedNetwork:
         NetworkError: the network cannot be traced (names the module and the line).
     """
     graph = fold_network(network, example_x)
+    replace_with_relu(graph)
+    annotate(graph, example_x)
     placement = place(graph)
     paths = {node: _add_quantizer(graph, node, sign) for node, sign in placement.producers.items()}
     quantized = {node: _quantize(node, path) for node, path in paths.items()}

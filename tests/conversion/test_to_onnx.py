@@ -90,14 +90,7 @@ def test_the_canonical_graph_as_written_is_the_fake_quantized_network(
     assert_same(found, logits(calibrated(build(kind)), x, "s8"))
 
 
-# The dialect does not yet carry "never negative" through Split, as a chunk is written.
-SPLIT = [
-    pytest.param(kind, marks=pytest.mark.xfail(kind is Branches, reason="Split loses the sign", strict=True))
-    for kind in NETWORKS
-]
-
-
-@pytest.mark.parametrize("kind", SPLIT)
+@pytest.mark.parametrize("kind", NETWORKS)
 def test_the_unsigned_dialect_optimized_is_the_network_with_its_saturation(
     kind: type[nn.Module], exported: Exported
 ) -> None:
@@ -107,7 +100,7 @@ def test_the_unsigned_dialect_optimized_is_the_network_with_its_saturation(
     assert_same(run_batches(open_session(dialect), x.numpy()), logits(calibrated(build(kind)), x, "u8"))
 
 
-@pytest.mark.parametrize("kind", SPLIT)
+@pytest.mark.parametrize("kind", NETWORKS)
 def test_both_sides_agree_which_tensors_are_never_negative(kind: type[nn.Module], exported: Exported) -> None:
     dialect = to_dialect(exported(kind), "onnxruntime-u8")
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in dialect.graph.initializer}

@@ -6,9 +6,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgekd.errors import NetworkError
-from edgekd.quantization.canonical import canonicalize, replace_relu6
+from edgekd.quantization.canonical import canonicalize, replace_relu6, replace_with_relu
 from edgekd.quantization.operations import operation_of
-from edgekd.quantization.prepare import fold_network
+from edgekd.quantization.prepare import fold_network, prepare
 from edgekd.quantization.trace import trace
 from tests.quantization.networks import CLASSES, Attention, Functional, Inverted, build, examples
 
@@ -81,10 +81,19 @@ RELU6 = (nn.ReLU6(), F.relu6, nn.Hardtanh(0, 6), lambda x: F.hardtanh(x, 0.0, 6.
 
 
 @pytest.mark.parametrize("function", RELU6)
-def test_relu6_becomes_relu_in_the_folded_graph(function: object) -> None:
-    x = examples(4) * 10
-    folded = fold_network(Activation(function), x)
-    torch.testing.assert_close(folded(x), F.relu(x.mean((2, 3)) * 4))
+def test_relu6_becomes_relu_only_when_asked(function: object) -> None:
+    x, network = examples(4) * 10, Activation(function)
+    sums = x.mean((2, 3)) * 4
+    assert sums.max() > 6
+    folded = fold_network(network, x)
+    torch.testing.assert_close(folded(x), F.relu6(sums))
+    replace_with_relu(folded)
+    torch.testing.assert_close(folded(x), F.relu(sums))
+
+
+def test_a_quantized_network_has_no_relu6() -> None:
+    quantized = prepare(build(Inverted), examples(4)).graph
+    assert "relu6" not in {operation_of(quantized, node) for node in quantized.graph.nodes}
 
 
 def test_a_hardtanh_of_another_range_stays() -> None:
