@@ -5,12 +5,13 @@ activations with one scale, every zero point 0, biases in float. Other dialects 
 
 Q and DQ are written as they are through torch.onnx.ops.symbolic in a copy made for the export: the
 exporter's own translation of fake quantization keeps weights in float and fails on a dynamic batch.
-The file holds nothing of the machine that wrote it: the exporter notes source lines and module paths at
+The file holds nothing of the machine that wrote it: the exporter notes source lines and class names at
 every node, and those are removed. The same weights give the same bytes.
 """
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import copy
 import io
@@ -38,6 +39,10 @@ from edgekd.quantization.trace import attribute_of
 OUTPUT = "logits"
 """Name of every graph's output."""
 _BATCH = "batch"
+_SCOPES = "pkg.torch.onnx.name_scopes"
+"""Where the exporter notes the path of modules that a node came from, as a Python list of names."""
+_ROOT = "network."
+"""Start of every path: the tracer's name for the network itself."""
 _EXAMPLES = 2
 _QDQ_VERSION = 21
 
@@ -172,7 +177,7 @@ def _export(graph: fx.GraphModule, input: InputSpec, path: Path, opset: int) -> 
             node.target = _global_average_pool
     graph.recompile()
     model = _to_proto(graph, torch.zeros(_EXAMPLES, *input.shape), input.name, opset)
-    write_bytes(path, _anonymous(model).SerializeToString(deterministic=True))
+    write_bytes(path, _anonymous(_named_by_module(model)).SerializeToString(deterministic=True))
 
 
 def _to_proto(graph: fx.GraphModule, x: Tensor, input_name: str, opset: int) -> onnx.ModelProto:
@@ -219,6 +224,18 @@ def _quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+def _named_by_module(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Each node named after the module of the network that it came from, so that an audit can be read."""
+    taken: set[str] = set()
+    for node in model.graph.node:
+        scopes = {entry.key: entry.value for entry in node.metadata_props}.get(_SCOPES, "[]")
+        path = [scope for scope in ast.literal_eval(scopes) if f"{scope}.".startswith(_ROOT)]
+        name = f"{path[-1].removeprefix(_ROOT)}/{node.op_type}" if path else node.op_type
+        node.name = name if name not in taken else f"{name}_{len(taken)}"
+        taken.add(node.name)
+    return model
 
 
 def _anonymous(model: onnx.ModelProto) -> onnx.ModelProto:

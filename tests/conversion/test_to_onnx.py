@@ -221,3 +221,13 @@ def test_an_operation_that_onnx_lacks_is_named(tmp_path: Path) -> None:
     assert "\n" not in caught.value.message
     assert caught.value.where == "Sorted"
     assert not list(tmp_path.iterdir())
+
+
+def test_nodes_are_named_after_the_modules_that_they_came_from(exported: Exported) -> None:
+    names = [node.name for node in exported(Inverted).graph.node]
+    assert len(names) == len(set(names))
+    weighted = {node.name for node in exported(Inverted).graph.node if node.op_type in ("Conv", "Gemm")}
+    modules = {
+        name for name, module in Inverted().named_modules() if isinstance(module, nn.Conv2d | nn.Linear)
+    }
+    assert {name.split("/")[0] for name in weighted} <= modules
