@@ -21,6 +21,7 @@ def show_report(report: Report, run: Path) -> None:
         CHECK_HEADINGS, [check_cells(check) for check in report.checks], right=("value", "limit")
     )
     for title, lines in (
+        ("note", report.notes),
         ("not done", report.not_done),
         ("warning", [line for one in report.measurements for line in one.warnings]),
     ):

@@ -80,6 +80,8 @@ class Report(Document):
     """The figures behind the rows."""
     engines: tuple[EngineRecord, ...] = ()
     """What became of each TensorRT graph."""
+    notes: tuple[str, ...] = ()
+    """What a reader of the rows should know, a line each."""
     not_done: tuple[str, ...] = ()
     """What was not built, run or measured, and why."""
     recipe: Recipe

@@ -13,7 +13,7 @@ from edgekd.units import format_ms, format_percent
 
 MAX_STEAL = 0.005
 DRIFT_CORRELATION = 0.3
-DRIFT_CHANGE = 0.01
+DRIFT_CHANGE = 0.03
 LEVELS_EXPLAIN = 0.9
 LEVELS_APART = 0.1
 

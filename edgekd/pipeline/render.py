@@ -18,6 +18,7 @@ def to_markdown(report: Report) -> str:
         f"# {report.name}: {report.verdict}",
         _rows(report),
         "## Checks\n\n" + table(CHECK_HEADINGS, map(check_cells, report.checks)),
+        _lines("## Notes", report.notes),
         _lines("## Not done", report.not_done),
         _lines("## Warnings", [line for one in report.measurements for line in one.warnings]),
         _lines(

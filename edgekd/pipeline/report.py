@@ -62,6 +62,7 @@ def build_report(finished: Finished, facts: Facts, *, gate: Gate | None = None) 
         rows=tuple(_row(one, subject) for one in measurements for subject in one.subjects),
         measurements=tuple(measurements),
         engines=tuple(one.engine for one in evidence if one.engine is not None),
+        notes=_notes(finished),
         not_done=tuple(line for one in evidence for line in _not_done(one)),
         recipe=recipe,
         stages=tuple(
@@ -114,6 +115,16 @@ def _row_latency(latency: Latency) -> RowLatency:
         p90_upper=None if latency.p90 is None else latency.p90.upper_ms,
         samples=latency.samples,
         processes=latency.processes,
+    )
+
+
+def _notes(finished: Finished) -> tuple[str, ...]:
+    """What a reader of the rows should know."""
+    qad = finished.stages.get("qad")
+    if qad is None or qad.json("result.json")["best_epoch"] > 0:
+        return ()
+    return (
+        "no epoch of QAD validated better than the calibrated student, which is what ships: PTQ and QAD are one",
     )
 
 
