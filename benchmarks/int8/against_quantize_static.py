@@ -2,10 +2,10 @@
 
     python benchmarks/int8/against_quantize_static.py RUN [OUT.json]
 
-RUN is a finished run of `edgekd compress`; start this where the recipe lies. quantize_static gets the same
-fp32 student and the same calibration examples, QDQ with uint8 activations and int8 weights per channel (U8S8),
-after ONNX Runtime's own pre-processing. Latency: one thread, the graphs interleaved in the same processes,
-three runs. Accuracy: the whole test set on ONNX Runtime.
+RUN is a finished run of `edgekd compress`; start this where the recipe lies. quantize_static gets the
+same fp32 student and the same calibration examples, QDQ with uint8 activations and int8 weights per
+channel (U8S8), after ONNX Runtime's own pre-processing. Latency: one thread, the graphs interleaved in
+the same processes, three runs. Accuracy: the whole test set on ONNX Runtime.
 """
 
 from __future__ import annotations

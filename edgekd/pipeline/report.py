@@ -123,9 +123,7 @@ def _notes(finished: Finished) -> tuple[str, ...]:
     qad = finished.stages.get("qad")
     if qad is None or qad.json("result.json")["best_epoch"] > 0:
         return ()
-    return (
-        "no epoch of QAD validated better than the calibrated student, which is what ships: PTQ and QAD are one",
-    )
+    return ("no epoch of QAD validated better than the calibrated student, which ships: PTQ and QAD are one",)
 
 
 def _not_done(evidence: Evidence) -> list[str]:
