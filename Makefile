@@ -8,7 +8,7 @@ demo: .venv/train
 	$(BIN)/edgekd compress edgekd/cli/starters/digits.toml --out runs/demo
 
 test: .venv/dev
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 check: .venv/dev
 	$(BIN)/ruff check .

@@ -14,6 +14,7 @@ import onnx
 from edgekd.bundle import MANIFEST, read_bundle
 from edgekd.conversion.audit import audit_graph
 from edgekd.conversion.check_graph import read_graph
+from edgekd.conversion.specs import load_spec
 from edgekd.devices.local import LocalDevice
 from edgekd.devices.profiles import load_profile, mismatches
 from edgekd.documents.measurement import Accuracy, Measurement, Subject
@@ -23,7 +24,7 @@ from edgekd.files import sha256_bytes, sha256_file
 from edgekd.measure.accuracy import accuracy, measure_outputs
 from edgekd.measure.latency import measure_latency
 
-RANDOM_EXAMPLES = 16
+RANDOM_BATCHES = 16
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Candidate:
     graph: Path
     inputs: Path
     labels: Path | None
+    batch_size: int
     profile: str
     note: str
 
@@ -70,7 +72,8 @@ def bench(
             inputs=candidate.inputs,
             measuring=measuring,
             confidence=confidence,
-            reference=None,
+            batch_size=candidate.batch_size,
+            session_options=load_spec(runtime).session_options,
         )
         scored, digest = _score(candidate, runtime, measuring, confidence)
         expected = profile or candidate.profile
@@ -100,15 +103,16 @@ def _candidate(path: Path, inputs: Path | None) -> Iterator[Candidate]:
     if path.is_dir() or path.name == MANIFEST:
         yield _from_bundle(path if path.is_dir() else path.parent, inputs)
         return
-    graph = read_graph(path)
+    graph_input = _only_input(read_graph(path), path)
+    batch_size = max(1, graph_input.shape.dim[0].dim_value) if graph_input.shape.dim else 1
     if inputs is not None:
-        yield Candidate(path.name, path, _existing(inputs), None, "local", "")
+        yield Candidate(path.name, path, _existing(inputs), None, batch_size, "local", "")
         return
     with tempfile.TemporaryDirectory() as scratch:
         made = Path(scratch) / "inputs.npy"
-        np.save(made, _random_inputs(graph, path))
+        np.save(made, _random_inputs(graph_input, batch_size, path))
         note = "the inputs are random (standard normal): latency is measured, accuracy is not"
-        yield Candidate(path.name, path, made, None, "local", note)
+        yield Candidate(path.name, path, made, None, batch_size, "local", note)
 
 
 def _from_bundle(folder: Path, inputs: Path | None) -> Candidate:
@@ -119,6 +123,7 @@ def _from_bundle(folder: Path, inputs: Path | None) -> Candidate:
         graph=folder / manifest.graph,
         inputs=folder / evaluation.inputs if inputs is None else _existing(inputs),
         labels=folder / evaluation.labels if inputs is None else None,
+        batch_size=1,
         profile=manifest.profile,
         note="",
     )
@@ -147,8 +152,8 @@ def _score(
     return accuracy(logits, labels, confidence=confidence), digest
 
 
-def _random_inputs(graph: onnx.ModelProto, path: Path) -> np.ndarray:
-    """Standard normal examples in the shape and dtype of the graph's one input."""
+def _only_input(graph: onnx.ModelProto, path: Path) -> onnx.TypeProto.Tensor:
+    """The type of the graph's one input; a graph with a fixed batch is fed batches of that size."""
     constants = {initializer.name for initializer in graph.graph.initializer}
     wanted = [value for value in graph.graph.input if value.name not in constants]
     if len(wanted) != 1:
@@ -157,14 +162,18 @@ def _random_inputs(graph: onnx.ModelProto, path: Path) -> np.ndarray:
             where=path,
             hint="fold the others into constants",
         )
-    tensor = wanted[0].type.tensor_type
-    shape = [dim.dim_value for dim in tensor.shape.dim]
+    return wanted[0].type.tensor_type
+
+
+def _random_inputs(graph_input: onnx.TypeProto.Tensor, batch_size: int, path: Path) -> np.ndarray:
+    """Standard normal examples in the shape and dtype of the graph's input."""
+    shape = [dim.dim_value for dim in graph_input.shape.dim]
     if not shape or not all(size > 0 for size in shape[1:]):
         raise UsageError(
             "the shape of an example is not fixed in the graph",
             where=path,
             hint="give one with --inputs X.npy",
         )
-    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)
-    values = np.random.default_rng(0).standard_normal((RANDOM_EXAMPLES, *shape[1:]))
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(graph_input.elem_type)
+    values = np.random.default_rng(0).standard_normal((RANDOM_BATCHES * batch_size, *shape[1:]))
     return values.astype(dtype)

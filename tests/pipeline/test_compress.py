@@ -11,7 +11,9 @@ from edgekd.documents.report import Report
 from edgekd.errors import BundleError, RunFolderError
 from edgekd.pipeline.compress import compress, first_missing
 from edgekd.pipeline.rejudge import rejudge
-from tests.pipeline.tiny import RECIPE, Listener
+from tests.tiny import RECIPE, Listener
+
+pytestmark = pytest.mark.xdist_group("whole run")
 
 STAGES = [
     "teacher",

@@ -53,6 +53,9 @@ def kill_after(seconds, recipe, out):
     return False
 
 
+pytestmark = pytest.mark.xdist_group("whole run")
+
+
 @pytest.mark.slow
 def test_kill_9_and_resume_give_the_same_report(run, recipe_path, tmp_path):
     out = tmp_path / "killed"

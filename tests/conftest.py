@@ -2,8 +2,7 @@
 
 import pytest
 
-from edgekd.pipeline.compress import compress
-from tests.pipeline.tiny import RECIPE, Listener
+from tests.tiny import RECIPE, Listener
 
 
 @pytest.fixture(scope="session")
@@ -15,7 +14,9 @@ def recipe_path(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def run(recipe_path, tmp_path_factory):
-    """A finished run folder; tests that change it copy it first."""
+    """A finished run folder; tests that change it copy it first, and are of the xdist group `whole run`."""
+    from edgekd.pipeline.compress import compress
+
     path = tmp_path_factory.mktemp("runs") / "a run"
     compress(recipe_path, path, Listener())
     return path

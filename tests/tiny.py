@@ -1,7 +1,5 @@
 """The recipe of the whole runs in these tests, and a listener that remembers."""
 
-from edgekd.training.progress import Silent
-
 RECIPE = """
 schema = 1
 name = "tiny"
@@ -58,4 +56,6 @@ class Listener:
         self.notes.append(text)
 
     def training(self, name):
+        from edgekd.training.progress import Silent
+
         return Silent()
