@@ -13,6 +13,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Argument = bool | int | float | str
+Devices = Literal["auto"] | Annotated[int, Field(ge=1, le=64)]
 
 RuntimeName = Literal["onnxruntime", "tensorrt"]
 
@@ -121,6 +122,8 @@ class Training(Section):
     """Label smoothing of the cross-entropy."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Arithmetic of the training; auto takes bf16 autocast where it is faster on this machine."""
+    devices: Devices = "auto"
+    """GPUs to share each batch (DDP), or processes where there is no GPU; auto is one."""
 
     @model_validator(mode="after")
     def _milestones_fit(self) -> Training:
@@ -204,6 +207,8 @@ class QuantizedTraining(Section):
     """Weight decay; scales have none."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Arithmetic of the training; fake quantization itself is always done in fp32."""
+    devices: Devices = "auto"
+    """GPUs to share each batch (DDP), or processes where there is no GPU; auto is one."""
     freeze_scales_after: Fraction = 0.5
     """Part of the epochs after which activation scales no longer move."""
     label_weight: NotNegative = 0.1

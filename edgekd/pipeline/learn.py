@@ -64,6 +64,7 @@ def teacher(context: Context, task: Task) -> Stage:
             checkpoint_dir=folder / "checkpoints",
             seed=context.recipe.seed,
             progress=context.listener.training("teacher"),
+            devices=role.training.devices,
         )
         _keep(network, result, folder)
 
@@ -97,6 +98,7 @@ def student(context: Context, task: Task, teacher: Stage) -> Stage:
             checkpoint_dir=folder / "checkpoints",
             seed=context.recipe.seed,
             progress=context.listener.training("student"),
+            devices=role.training.devices,
         )
         _keep(network, result, folder)
 
@@ -151,6 +153,7 @@ def quantization_aware(context: Context, task: Task, teacher: Stage, student: St
             checkpoint_dir=folder / "checkpoints",
             seed=context.recipe.seed,
             progress=context.listener.training("qad"),
+            devices=training.devices,
         )
         _keep_quantized(quantized, folder)
         write_text(folder / RESULT, json.dumps(result.summary(), indent=2) + "\n")

@@ -245,6 +245,7 @@ def _record(root: _Root, examples: tuple[Tensor, Tensor]) -> fx.GraphModule:
         if node.op in ("call_module", "get_attr"):
             node.target = _without_root(node.target)
     _move_constants(root)
+    graph._tracer_cls = None  # a copy in another process must not trace on these examples again
     return fx.GraphModule(root.network, graph, type(root.network).__name__)
 
 

@@ -11,19 +11,17 @@ import copy
 import dataclasses
 import io
 from functools import partial
-from typing import Literal
 
 import torch
 from lightning_fabric import Fabric
 from torch.multiprocessing.spawn import ProcessException
 
-from edgekd.errors import EdgekdError, TrainingError
+from edgekd.documents.recipe import Devices
+from edgekd.errors import EdgekdError, TrainingError, UsageError
 from edgekd.training.loop import Plan, Trainer
 from edgekd.training.progress import Progress, Silent
 from edgekd.training.relay import Relay, Sender
 from edgekd.training.result import TrainingResult
-
-Devices = int | Literal["auto"]
 
 
 def run_plan(plan: Plan, *, progress: Progress, devices: Devices) -> TrainingResult:
@@ -33,8 +31,16 @@ def run_plan(plan: Plan, *, progress: Progress, devices: Devices) -> TrainingRes
         plan: what to train.
         progress: hears how it goes, in this process.
         devices: how many GPUs, or how many processes where there is no GPU.
+
+    Raises:
+        UsageError: there are fewer GPUs.
     """
     accelerator = "cuda" if torch.cuda.is_available() else "cpu"
+    present = torch.cuda.device_count()
+    if devices != "auto" and accelerator == "cuda" and devices > present:
+        raise UsageError(
+            f"{devices} devices are asked for, and {present} are here", hint="lower training.devices"
+        )
     if devices in ("auto", 1):
         result = Trainer(Fabric(accelerator=accelerator, devices=1), plan).run(progress)
     else:

@@ -18,10 +18,10 @@ from torch import nn
 
 from edgekd.distillation.objective import build_quantized_objective
 from edgekd.distillation.step import SELF, TEACHER
-from edgekd.documents.recipe import Distillation, QuantizedTraining
+from edgekd.documents.recipe import Devices, Distillation, QuantizedTraining
 from edgekd.quantization.network import QuantizedNetwork
 from edgekd.tasks.task import Task
-from edgekd.training.launch import Devices, run_plan
+from edgekd.training.launch import run_plan
 from edgekd.training.loop import Plan
 from edgekd.training.precision import resolve_precision
 from edgekd.training.progress import Progress, Silent

@@ -10,10 +10,10 @@ from torch import nn
 
 from edgekd.distillation.objective import LABELS_ONLY, Objective, build_objective
 from edgekd.distillation.step import TEACHER
-from edgekd.documents.recipe import Distillation, Training
+from edgekd.documents.recipe import Devices, Distillation, Training
 from edgekd.errors import UsageError
 from edgekd.tasks.task import Task
-from edgekd.training.launch import Devices, run_plan
+from edgekd.training.launch import run_plan
 from edgekd.training.loop import Plan
 from edgekd.training.precision import resolve_precision
 from edgekd.training.progress import Progress, Silent
