@@ -28,7 +28,9 @@ _DEFAULTS = Measuring()
 def bench(
     path: Annotated[Path, typer.Argument(help="An ONNX file, a bundle, or a run folder.")],
     device: Annotated[str, typer.Option(help="Where to measure: `local`, this machine.")] = "local",
-    runtime: Annotated[RuntimeName, typer.Option(help="The runtime.")] = "onnxruntime",
+    runtime: Annotated[
+        RuntimeName | None, typer.Option(help="The runtime; default: the bundle's, or onnxruntime.")
+    ] = None,
     profile: Annotated[
         str | None, typer.Option(help="What the device must be; default: the bundle's profile.")
     ] = None,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -30,6 +31,18 @@ def call_function(address: str, arguments: Mapping[str, object], *, raises: type
     _check_arguments(function, address, arguments, raises)
     with foreign_code(address, raises):
         return function(**arguments)
+
+
+def source_files(address: str, *, raises: type[EdgekdError]) -> list[Path]:
+    """The Python files that a function is written in: its module, or every one of its top package."""
+    module_name = address.removeprefix(PREFIX).partition(":")[0]
+    with foreign_code(address, raises):
+        _import(module_name, address, raises)
+    top = sys.modules[module_name.partition(".")[0]]
+    folders = [Path(folder) for folder in getattr(top, "__path__", ())]
+    if folders:
+        return sorted(path for folder in folders for path in folder.rglob("*.py"))
+    return [Path(top.__file__)] if top.__file__ else []
 
 
 @contextmanager

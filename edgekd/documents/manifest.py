@@ -44,7 +44,7 @@ class Manifest(Document):
 
     name: str
     """The recipe's name."""
-    profile: str
+    profile: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*(@[A-Za-z0-9][A-Za-z0-9_.-]*)?$")]
     """The device that the bundle is for."""
     runtime: RuntimeName
     """The runtime that the bundle is for."""

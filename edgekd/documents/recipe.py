@@ -239,7 +239,7 @@ class Quantization(Section):
 class Target(Section):
     """One device and the runtime on it."""
 
-    profile: str = "local"
+    profile: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*(@[A-Za-z0-9][A-Za-z0-9_.-]*)?$")] = "local"
     """A device profile (edgekd devices list), or `local`: the machine at hand, as it is."""
     runtime: RuntimeName = "onnxruntime"
     """The runtime that will run the student there."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,8 @@ from edgekd.measure.accuracy import accuracy, measure_outputs
 from edgekd.measure.latency import measure_latency
 
 RANDOM_BATCHES = 16
+MAX_BATCH_ELEMENTS = 2**24
+"""Of a batch that is made up: 16 of them in float64 take 2 GiB, and a stranger's graph chooses the shape."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +41,14 @@ class Candidate:
     batch_size: int
     profile: str
     note: str
+    runtime: RuntimeName = "onnxruntime"
 
 
 def bench(
     path: Path,
     *,
     device: str = "local",
-    runtime: RuntimeName = "onnxruntime",
+    runtime: RuntimeName | None = None,
     profile: str | None = None,
     inputs: Path | None = None,
     measuring: Measuring | None = None,
@@ -52,7 +56,8 @@ def bench(
 ) -> Measurement:
     """Latency of a bundle or graph on this machine; for a bundle also accuracy on its evaluation examples.
 
-    `profile` is what the machine is expected to be; `local` takes it as it is.
+    `profile` is what the machine is expected to be; `local` takes it as it is. `runtime` None: the bundle's,
+    or ONNX Runtime for a graph.
 
     Raises:
         DeviceError: the device is not `local`.
@@ -65,6 +70,13 @@ def bench(
         )
     measuring = measuring or Measuring()
     with _candidate(path, inputs) as candidate:
+        runtime = runtime or candidate.runtime
+        if runtime != candidate.runtime and candidate.labels is not None:
+            raise UsageError(
+                f"the bundle is for {candidate.runtime}, not for {runtime}",
+                where=path,
+                hint="leave out --runtime",
+            )
         result = measure_latency(
             LocalDevice(),
             {candidate.name: candidate.graph},
@@ -117,6 +129,7 @@ def _candidate(path: Path, inputs: Path | None) -> Iterator[Candidate]:
 
 def _from_bundle(folder: Path, inputs: Path | None) -> Candidate:
     manifest = read_bundle(folder)
+    read_graph(folder / manifest.graph)  # a runtime would follow external data to wherever it lies
     evaluation = manifest.evaluation
     return Candidate(
         name=manifest.name,
@@ -126,6 +139,7 @@ def _from_bundle(folder: Path, inputs: Path | None) -> Candidate:
         batch_size=1,
         profile=manifest.profile,
         note="",
+        runtime=manifest.runtime,
     )
 
 
@@ -145,7 +159,10 @@ def _score(
     logits = measure_outputs(
         LocalDevice(), candidate.graph, candidate.inputs, runtime=runtime, threads=measuring.threads
     )
-    labels = np.load(candidate.labels, allow_pickle=False)
+    try:  # mapped, a header that promises more than the file holds allocates nothing
+        labels = np.load(candidate.labels, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise BundleError(f"cannot be read: {error}", where=candidate.labels) from None
     if len(labels) != len(logits):
         raise BundleError("inputs and labels differ in number", where=candidate.labels)
     digest = sha256_bytes(logits.argmax(axis=1).astype(np.int64).tobytes())
@@ -171,6 +188,12 @@ def _random_inputs(graph_input: onnx.TypeProto.Tensor, batch_size: int, path: Pa
     if not shape or not all(size > 0 for size in shape[1:]):
         raise UsageError(
             "the shape of an example is not fixed in the graph",
+            where=path,
+            hint="give one with --inputs X.npy",
+        )
+    if batch_size * math.prod(shape[1:]) > MAX_BATCH_ELEMENTS:
+        raise UsageError(
+            f"a batch of shape {(batch_size, *shape[1:])} is too large to make up",
             where=path,
             hint="give one with --inputs X.npy",
         )

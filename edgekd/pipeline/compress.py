@@ -15,6 +15,7 @@ from edgekd.devices.local import LocalDevice
 from edgekd.documents.recipe import Recipe
 from edgekd.documents.report import Report
 from edgekd.extras import require
+from edgekd.files import sha256_json
 from edgekd.pipeline.context import Context, Listener, NotDoneError, read_recipe
 from edgekd.pipeline.deliver import deliver
 from edgekd.pipeline.measuring import measure, profile_of, why_not_here
@@ -37,7 +38,8 @@ def compress(
         EdgekdError: whatever is wrong with the recipe, the data, the network, the machine or the run folder.
     """
     recipe, text = _prepare(recipe_path)
-    with RunFolder(run, recipe.name, fresh=fresh) as folder:
+    digest = sha256_json(recipe.model_dump(mode="json", by_alias=True))
+    with RunFolder(run, recipe.name, recipe_sha256=digest, fresh=fresh) as folder:
         keep_recipe(run, text, recipe.to_json())
         context = Context(recipe, recipe_path.resolve().parent, folder, listener)
         stages = _go(context, until)

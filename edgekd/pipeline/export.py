@@ -25,6 +25,11 @@ from edgekd.quantization.network import QuantizedNetwork
 from edgekd.tasks.task import Task
 from edgekd.training.evaluate import predict_logits
 
+_SOURCE = (
+    *("networks", "quantization", "conversion", "tasks", "training"),
+    *("pipeline/export.py", "pipeline/learn.py"),
+)
+
 
 def graphs(context: Context, task: Task, *, teacher: Stage, student: Stage, ptq: Stage, qad: Stage) -> Stage:
     """Export the teacher and the student in fp32, and the PTQ and QAD students in every dialect."""
@@ -33,10 +38,12 @@ def graphs(context: Context, task: Task, *, teacher: Stage, student: Stage, ptq:
         "student": student.file.files[learn.WEIGHTS],
         "ptq": ptq.file.files[learn.WEIGHTS],
         "qad": qad.file.files[learn.WEIGHTS],
-        "networks": [context.recipe.teacher.network, context.recipe.student.network],
+        "networks": [
+            learn.network_ingredients(role) for role in (context.recipe.teacher, context.recipe.student)
+        ],
         "task": task.fingerprint,
         "specs": [load_spec(runtime).model_dump(mode="json", by_alias=True) for runtime in DIALECT_OF],
-        "source": source_digest("networks", "quantization", "conversion", "pipeline/export.py"),
+        "source": source_digest(*_SOURCE),
         "versions": package_versions("torch", "onnx", "onnxscript"),
     }
 

@@ -10,12 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from edgekd.documents.function import PREFIX as PYTHON
+from edgekd.documents.function import source_files
 from edgekd.documents.recipe import QuantizedTraining, Student, Teacher, Training
-from edgekd.files import sha256_file, write_text, writing
+from edgekd.errors import NetworkError
+from edgekd.files import sha256_file, write_bytes, write_text
 from edgekd.networks.network import build_network
+from edgekd.networks.timm_network import PREFIX as TIMM
 from edgekd.networks.weights import load_weights, save_weights
 from edgekd.pipeline.context import Context, section
 from edgekd.pipeline.provenance import package_versions, source_digest
@@ -31,7 +35,7 @@ from edgekd.training.result import TrainingResult
 from edgekd.training.trainer import train_network
 
 WEIGHTS, RESULT = "weights.safetensors", "result.json"
-_TRAINING_SOURCE = ("networks", "tasks", "distillation", "training")
+_TRAINING_SOURCE = ("networks", "tasks", "distillation", "training", "pipeline/learn.py")
 
 
 def task_of(context: Context) -> Task:
@@ -44,7 +48,7 @@ def teacher(context: Context, task: Task) -> Stage:
     role = context.recipe.teacher
     given = None if role.weights is None else _weights_path(context, role.weights)
     ingredients = {
-        "network": section(role, without=("weights", "training")),
+        "network": network_ingredients(role),
         "given": None if given is None else _digest_of_weights(given),
         **({} if given else _training_ingredients(context, task, role.training)),
     }
@@ -77,9 +81,9 @@ def student(context: Context, task: Task, teacher: Stage) -> Stage:
     role = context.recipe.student
     given = None if role.weights is None else _weights_path(context, role.weights)
     ingredients = {
-        "network": section(role, without=("weights", "training")),
+        "network": network_ingredients(role),
         "given": None if given is None else _digest_of_weights(given),
-        "teacher": teacher.file.files[WEIGHTS],
+        "teacher": _teacher_ingredients(context, teacher),
         "distillation": section(context.recipe.distillation),
         **_training_ingredients(context, task, role.training),
         "quantization": source_digest("quantization"),
@@ -110,11 +114,11 @@ def post_training(context: Context, task: Task, student: Stage) -> Stage:
     count = min(context.recipe.quantization.calibration_examples, len(task.train.x))
     ingredients = {
         "student": student.file.files[WEIGHTS],
-        "network": section(context.recipe.student, without=("weights", "training")),
+        "network": network_ingredients(context.recipe.student),
         "examples": count,
         "seed": context.recipe.seed,
         "task": task.fingerprint,
-        "source": source_digest("quantization"),
+        "source": source_digest("quantization", "networks", "tasks", "pipeline/learn.py"),
         "versions": package_versions("torch"),
     }
 
@@ -135,7 +139,8 @@ def quantization_aware(context: Context, task: Task, teacher: Stage, student: St
     training = context.recipe.quantization.training
     ingredients = {
         "ptq": ptq.file.files[WEIGHTS],
-        "teacher": teacher.file.files[WEIGHTS],
+        "student": [student.file.files[WEIGHTS], network_ingredients(context.recipe.student)],
+        "teacher": _teacher_ingredients(context, teacher),
         "distillation": section(context.recipe.distillation),
         **_training_ingredients(context, task, training),
         "quantization": source_digest("quantization"),
@@ -205,6 +210,22 @@ def example_input(task: Task) -> Tensor:
     return torch.from_numpy(task.normalize(task.train.x[:2]))
 
 
+def network_ingredients(role: Teacher | Student) -> dict[str, Any]:
+    """All that a network is made of but its weights, the source of a user's own function included."""
+    data = dict(section(role, without=("weights", "training")))
+    if role.network.startswith(PYTHON):
+        files = source_files(role.network, raises=NetworkError)
+        data["source"] = [sha256_file(path) for path in files]
+    elif role.network.startswith(TIMM):
+        data["versions"] = package_versions("timm")
+    return data
+
+
+def _teacher_ingredients(context: Context, teacher: Stage) -> list[Any]:
+    """The same weights answer otherwise in another network."""
+    return [teacher.file.files[WEIGHTS], network_ingredients(context.recipe.teacher)]
+
+
 def _training_ingredients(
     context: Context, task: Task, training: Training | QuantizedTraining
 ) -> dict[str, Any]:
@@ -227,8 +248,7 @@ def _keep(network: nn.Module, result: TrainingResult, folder: Path) -> None:
 
 def _keep_quantized(quantized: QuantizedNetwork, folder: Path) -> None:
     state = {name: value.detach().cpu().contiguous() for name, value in quantized.state_dict().items()}
-    with writing(folder / WEIGHTS) as temporary:
-        save_file(state, temporary)
+    write_bytes(folder / WEIGHTS, save(state))  # save_file hides a full disk behind an error of its own
     write_text(folder / "scales.json", json.dumps(quantized.scales(), indent=2) + "\n")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from edgekd.devices.local import LocalDevice
 from edgekd.documents.recipe import Gate, Recipe
 from edgekd.documents.report import Report
-from edgekd.errors import RunFolderError
+from edgekd.errors import RunFolderError, UsageError
 from edgekd.pipeline.compress import after_graphs, finish
 from edgekd.pipeline.context import Context, Listener, read_recipe
 from edgekd.pipeline.report import Finished, build_report
@@ -25,6 +25,12 @@ def rejudge(run: Path, recipe_path: Path | None = None) -> Report:
     _, stages = read_run(run)
     recipe = Recipe.read(run / RESOLVED)
     gate: Gate = recipe.gate if recipe_path is None else read_recipe(recipe_path)[0].gate
+    if gate.confidence != recipe.gate.confidence:
+        raise UsageError(
+            f"the run's bounds hold at {recipe.gate.confidence:g}; the gate asks for {gate.confidence:g}",
+            where=recipe_path,
+            hint="edgekd compress with that recipe measures at its confidence",
+        )
     return build_report(Finished(recipe, stages), LocalDevice().facts("onnxruntime"), gate=gate)
 
 

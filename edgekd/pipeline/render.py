@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from edgekd.documents.common import Interval
 from edgekd.documents.report import Report, Row
 from edgekd.documents.verdict import Check
 from edgekd.units import format_bytes, format_ms, format_percent
 
-ROW_HEADINGS = ("network", "top-1", "95 % interval", "p50", "p90", "p99", "size", "int8 / weighted ops")
+ROW_HEADINGS = ("network", "top-1", "interval", "p50", "p90", "p99", "size", "int8 / weighted ops")
 CHECK_HEADINGS = ("check", "target", "value", "limit", "outcome", "why")
 
 
@@ -36,7 +37,7 @@ def row_cells(row: Row) -> tuple[str, ...]:
     return (
         row.name,
         "-" if row.top1 is None else format_percent(row.top1),
-        "-" if row.top1_interval is None else _interval(row.top1_interval.lower, row.top1_interval.upper),
+        "-" if row.top1_interval is None else _interval(row.top1_interval),
         "-" if latency is None else _bounded(latency.p50, latency.p50_upper),
         "-" if latency is None else _bounded(latency.p90, latency.p90_upper),
         "-" if latency is None or latency.p99 is None else format_ms(latency.p99),
@@ -93,8 +94,8 @@ def _bounded(value_ms: float | None, upper_ms: float | None) -> str:
     return f"{format_ms(value_ms)} ≤ {format_ms(upper_ms)}"
 
 
-def _interval(lower: float, upper: float) -> str:
-    return f"{100 * lower:.1f} to {100 * upper:.1f}"
+def _interval(interval: Interval) -> str:
+    return f"{100 * interval.lower:.1f} to {100 * interval.upper:.1f} ({100 * interval.confidence:.0f} %)"
 
 
 def _escape(cell: str) -> str:

@@ -39,6 +39,8 @@ class RunIndex(Document):
 
     name: str
     """The recipe's name."""
+    recipe_sha256: str | None = None
+    """Digest of the resolved recipe that the stages follow."""
     stages: dict[str, str] = {}
     """Stage name to the folder of its current result, under stages/."""
 
@@ -87,11 +89,16 @@ class RunFolder:
 
     Raises:
         RunFolderError: the folder holds something else, or another process is at work in it.
+
+    `recipe_sha256` is the digest of the recipe that is followed now; None goes on with the folder's own.
     """
 
-    def __init__(self, path: Path, name: str, *, fresh: bool = False) -> None:
+    def __init__(
+        self, path: Path, name: str, *, recipe_sha256: str | None = None, fresh: bool = False
+    ) -> None:
         self.path = path
         self.name = name
+        self._recipe_sha256 = recipe_sha256
         self._fresh = fresh
         self._lock: int | None = None
         self._current: dict[str, str] = {}
@@ -102,9 +109,34 @@ class RunFolder:
         if self._fresh:
             for part in ("stages", "bundles"):
                 shutil.rmtree(self.path / part, ignore_errors=True)
+            self._forget()
         else:
-            self._current = dict(RunIndex.read(self.path / RUN_FILE).stages)
+            self._take_up(RunIndex.read(self.path / RUN_FILE))
         return self
+
+    def _take_up(self, index: RunIndex) -> None:
+        if index.name != self.name:
+            self.__exit__(None, None, None)
+            raise RunFolderError(
+                f"holds the run of another recipe, '{index.name}'",
+                where=self.path,
+                hint="choose another folder with --out, or --fresh",
+            )
+        self._current = dict(index.stages)
+        if self._recipe_sha256 not in (None, index.recipe_sha256):
+            self._forget()
+        self._recipe_sha256 = self._recipe_sha256 or index.recipe_sha256
+
+    def _forget(self) -> None:
+        """No stage is current, and there is no verdict: finished stages are found again by their keys."""
+        self._current = {}
+        for report in ("report.json", "report.md"):
+            (self.path / report).unlink(missing_ok=True)
+        self._write_index()
+
+    def _write_index(self) -> None:
+        index = RunIndex(name=self.name, recipe_sha256=self._recipe_sha256, stages=self._current)
+        index.write(self.path / RUN_FILE)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -134,13 +166,14 @@ class RunFolder:
         for stale in names[names.index(name) :] if name in names else ():
             del self._current[stale]
         self._current[name] = folder
-        RunIndex(name=self.name, stages=self._current).write(self.path / RUN_FILE)
+        self._write_index()
 
     def _make(self, name: str, ingredients: Ingredients, work: Callable[[Path], None]) -> Stage:
         key = sha256_json({"stage": name, **ingredients})
         folder = self._stage_folder(name, key)
         scratch = folder.with_name(folder.name + ".work")
         scratch.mkdir(parents=True, exist_ok=True)
+        _clear(scratch)
         began = time.monotonic()
         work(scratch)
         shutil.rmtree(scratch / "checkpoints", ignore_errors=True)
@@ -165,8 +198,9 @@ class RunFolder:
             raise RunFolderError("is a file", where=self.path, hint="choose another folder with --out")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            occupied = any(self.path.iterdir()) and not (self.path / RUN_FILE).exists()
-            if occupied:
+            # A hidden file is a lock, or what a killed process left of a write.
+            others = [one for one in self.path.iterdir() if not one.name.startswith(".")]
+            if others and not (self.path / RUN_FILE).exists():
                 raise RunFolderError(
                     "holds other files and is no run folder",
                     where=self.path,
@@ -180,6 +214,17 @@ class RunFolder:
                 where=self.path,
                 hint="choose another with --out",
             ) from error
+
+
+def _clear(scratch: Path) -> None:
+    """Only checkpoints outlive an interruption: anything else would become part of the result."""
+    for path in scratch.iterdir():
+        if path.name == "checkpoints":
+            continue
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def read_stage(folder: Path) -> Stage | None:

@@ -63,7 +63,7 @@ def make_task(
     kept, held = stratified_split(pool.y, validation_fraction, seed)
     splits = (_take(pool, kept), _take(pool, held), test_split)
     spec = _input_spec(splits[0].x, graph_layout(layout))
-    return Task(name, names, spec, *splits, augmentation, _fingerprint(splits, names, spec))
+    return Task(name, names, spec, *splits, augmentation, fingerprint(splits, names, spec))
 
 
 def _problems(
@@ -121,11 +121,11 @@ def _input_spec(x: NDArray[Any], layout: str) -> InputSpec:
     )
 
 
-def _fingerprint(splits: Sequence[Split], classes: Sequence[str], spec: InputSpec) -> str:
+def fingerprint(splits: Sequence[Split], classes: Sequence[str], spec: InputSpec) -> str:
     """Digest of all that a result can depend on."""
     digest = hashlib.sha256(json.dumps([list(classes), spec.model_dump(mode="json")]).encode())
     for split in splits:
         digest.update(str((split.x.shape, split.x.dtype.name)).encode())
-        digest.update(split.x.data)
-        digest.update(split.y.data)
+        digest.update(np.ascontiguousarray(split.x).data)
+        digest.update(np.ascontiguousarray(split.y).data)
     return digest.hexdigest()

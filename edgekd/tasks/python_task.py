@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from edgekd.documents.function import call_function
@@ -9,6 +11,7 @@ from edgekd.documents.recipe import PythonTask
 from edgekd.errors import DataError
 from edgekd.tasks.checks import example_problems, label_problems, refuse
 from edgekd.tasks.layout import LAYOUTS
+from edgekd.tasks.make import fingerprint
 from edgekd.tasks.task import Split, Task
 
 
@@ -35,7 +38,9 @@ def python_task(section: PythonTask, *, seed: int) -> Task:
     refuse(
         task_problems(task), where=section.name, hint="edgekd.tasks.make.make_task makes and checks a task"
     )
-    return task
+    # A key of the cache: what the function says of itself could be the same for other data.
+    splits = (task.train, task.validation, task.test)
+    return replace(task, fingerprint=fingerprint(splits, task.classes, task.input))
 
 
 def task_problems(task: Task) -> list[str]:

@@ -128,10 +128,10 @@ def test_lines(section: dict[str, Any], lines: tuple[str, ...]) -> None:
 
 
 def test_a_date_is_found_wherever_it_is() -> None:
-    data = tomllib.loads("schema = 1\nname = 1979-05-27\n[[targets]]\nprofile = 07:32:00\n")
+    data = tomllib.loads("schema = 1\nname = 1979-05-27\n[student]\nnetwork = 07:32:00\n")
     assert problems(Recipe, data) == (
         "name: found the date or time 1979-05-27; write it in quotes if a string is meant",
-        "targets[0].profile: found the date or time 07:32:00; write it in quotes if a string is meant",
+        "student.network: found the date or time 07:32:00; write it in quotes if a string is meant",
     )
 
 
