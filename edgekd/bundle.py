@@ -78,12 +78,14 @@ def read_bundle(folder: Path) -> Manifest:
 
 
 def is_current(folder: Path, manifest: Manifest) -> bool:
-    """Whether a whole bundle with these contents is there already."""
+    """Whether a whole bundle with this manifest and this version of the kit is there already."""
     try:
         found = read_bundle(folder)
     except (BundleError, DocumentError):
         return False
-    return found.model_copy(update={"files": {}}) == manifest.model_copy(update={"files": {}})
+    kit = {f"kit/{name}": digest for name, digest in _digests(shipped("export", "kit")).items()}
+    same_kit = kit == {name: digest for name, digest in found.files.items() if name.startswith("kit/")}
+    return same_kit and found.model_copy(update={"files": {}}) == manifest.model_copy(update={"files": {}})
 
 
 def _fill(folder: Path, *, graph: Path, inputs: Path, labels: Path) -> None:
@@ -94,7 +96,7 @@ def _fill(folder: Path, *, graph: Path, inputs: Path, labels: Path) -> None:
     shutil.copytree(shipped("export", "kit"), folder / "kit", ignore=shutil.ignore_patterns("__pycache__"))
 
 
-def _digests(folder: Path, *, exclude: str) -> dict[str, str]:
+def _digests(folder: Path, *, exclude: str = "") -> dict[str, str]:
     files = sorted(path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
     names = [path.relative_to(folder).as_posix() for path in files]
     return {name: sha256_file(folder / name) for name in names if name not in (exclude, MANIFEST)}

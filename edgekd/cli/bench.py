@@ -14,6 +14,7 @@ from edgekd.cli.stages import AsJson
 from edgekd.cli.verdict import show_report
 from edgekd.documents.measurement import Measurement, Percentile
 from edgekd.documents.recipe import Measuring, RuntimeName
+from edgekd.errors import UsageError
 from edgekd.pipeline.bench import bench as measure
 from edgekd.pipeline.rejudge import measure_run
 from edgekd.pipeline.run_folder import RUN_FILE
@@ -26,6 +27,7 @@ _DEFAULTS = Measuring()
 
 @app.command()
 def bench(
+    ctx: typer.Context,
     path: Annotated[Path, typer.Argument(help="An ONNX file, a bundle, or a run folder.")],
     device: Annotated[str, typer.Option(help="Where to measure: `local`, this machine.")] = "local",
     runtime: Annotated[
@@ -44,6 +46,7 @@ def bench(
 ) -> None:
     """Measure latency, and for a bundle accuracy, on the runtime and the device."""
     if (path / RUN_FILE).is_file():
+        _refuse_options(ctx)
         _bench_run(path, as_json=as_json)
         return
     measuring = Measuring(processes=processes, threads=threads, min_time_s=min_time)
@@ -52,6 +55,19 @@ def bench(
         screen.show_json(json.loads(found.to_json()))
     else:
         _show(found)
+
+
+def _refuse_options(ctx: typer.Context) -> None:
+    """A run is measured as its recipe says."""
+    given = [name for name in ctx.params if _is_given(ctx, name) and name not in ("path", "as_json")]
+    if given:
+        option = f"--{given[0].replace('_', '-')}"
+        raise UsageError(f"{option} is for a graph or a bundle", hint="a run is measured as its recipe says")
+
+
+def _is_given(ctx: typer.Context, name: str) -> bool:
+    source = ctx.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def _bench_run(run: Path, *, as_json: bool) -> None:

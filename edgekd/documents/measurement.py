@@ -16,8 +16,10 @@ Milliseconds = Annotated[float, Field(gt=0)]
 
 
 class Percentile(Section):
-    """A percentile of latency with the upper confidence bound that order statistics give."""
+    """A percentile of latency with its confidence bounds, each one-sided."""
 
+    lower_ms: Milliseconds
+    """Lower confidence bound."""
     value_ms: Milliseconds
     """Nearest-rank percentile."""
     upper_ms: Milliseconds

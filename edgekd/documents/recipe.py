@@ -250,7 +250,7 @@ class Target(Section):
 
 
 class Gate(Section):
-    """What must hold. A check that is not given is not made; parity always is."""
+    """What must hold. A check without a default is made only where it is given; parity is always checked."""
 
     latency_p50_ms: Positive | None = None
     """Budget for the median latency, judged on its upper confidence bound."""

@@ -42,11 +42,6 @@ class Verdict(Document):
     checks: tuple[Check, ...]
     """The checks, failed ones included."""
 
-    @property
-    def exit_code(self) -> int:
-        """0 pass, 1 fail, 5 inconclusive."""
-        return EXIT_CODES[self.verdict]
-
 
 def combine(checks: tuple[Check, ...]) -> Verdict:
     """The verdict of some checks: the worst of their outcomes; no check at all is inconclusive."""

@@ -18,7 +18,7 @@ from edgekd.documents.parity import Parity
 from edgekd.documents.spec import ParityLimits
 from edgekd.documents.verdict import Check, Outcome
 from edgekd.stats import paired_drop_upper, resolvable_drop
-from edgekd.units import format_ms, format_percent, format_points
+from edgekd.units import format_percent, format_points
 
 
 @dataclass(frozen=True)
@@ -76,23 +76,16 @@ class Judge:
 
 
 def check_latency(judge: Judge, name: str, percentile: Percentile | None, limit_ms: float) -> Check:
-    """An absolute latency budget, on the upper confidence bound of the percentile."""
+    """An absolute latency budget, on the bounds of the percentile."""
     if percentile is None:
         return judge.not_measured(name, limit_ms, "too few samples carry this percentile", "ms")
-    if percentile.upper_ms <= limit_ms:
-        outcome: Outcome = "pass"
-        reason = f"the upper bound {format_ms(percentile.upper_ms)} keeps the budget {format_ms(limit_ms)}"
-    elif percentile.value_ms > limit_ms:
-        outcome = "fail"
-        reason = f"{format_ms(percentile.value_ms)} is over the budget {format_ms(limit_ms)}"
-    else:
-        outcome = "inconclusive"
-        reason = (
-            f"{format_ms(percentile.value_ms)} keeps the budget {format_ms(limit_ms)}, "
-            f"its upper bound {format_ms(percentile.upper_ms)} does not: measure longer"
-        )
-    return judge.check(
-        name, percentile.value_ms, limit_ms, outcome, reason, bound=percentile.upper_ms, unit="ms"
+    return judge.at_most(
+        name,
+        percentile.value_ms,
+        lower=percentile.lower_ms,
+        upper=percentile.upper_ms,
+        limit=limit_ms,
+        unit="ms",
     )
 
 
@@ -165,10 +158,8 @@ def check_top1_drop(
     return judge.check("top1_drop_pt", 100 * drop, margin_pt, outcome, reason, bound=100 * upper, unit="pt")
 
 
-def check_int8_share(judge: Judge, audit: Audit | None, limit: float) -> Check:
+def check_int8_share(judge: Judge, audit: Audit, limit: float) -> Check:
     """The share of weighted operators that really run in int8."""
-    if audit is None:
-        return judge.not_measured("int8_share", limit, "the graph was not audited on this runtime")
     share = audit.int8_ops / audit.weighted_ops if audit.weighted_ops else 0.0
     floats = [operator for operator in audit.operators if not operator.int8]
     reason = f"{audit.int8_ops} of {audit.weighted_ops} weighted operators run in int8"
@@ -177,23 +168,25 @@ def check_int8_share(judge: Judge, audit: Audit | None, limit: float) -> Check:
     return judge.exactly("int8_share", share, limit=limit, passed=share >= limit, reason=reason)
 
 
-def check_parity(judge: Judge, parity: Parity, limits: ParityLimits) -> tuple[Check, Check]:
-    """The graph on its runtime against the fake-quantized student with the same saturation."""
+def check_parity(
+    judge: Judge, parity: Parity, limits: ParityLimits, *, of: str = "parity"
+) -> tuple[Check, Check]:
+    """A graph on its runtime against the network that it was made from, with the same saturation."""
     difference = parity.mean_difference / parity.logit_std if parity.logit_std else parity.mean_difference
     agreement = judge.exactly(
-        "parity_top1_agreement",
+        f"{of}_top1_agreement",
         parity.top1_agreement,
         limit=limits.min_top1_agreement,
         passed=parity.top1_agreement >= limits.min_top1_agreement,
         reason=f"the same top class on {format_percent(parity.top1_agreement)} of {parity.count} examples",
     )
     logits = judge.exactly(
-        "parity_mean_difference",
+        f"{of}_mean_difference",
         difference,
         limit=limits.max_mean_logit_difference,
         passed=difference <= limits.max_mean_logit_difference,
-        reason=f"logits differ by {difference:.4f} of their standard deviation on average, "
-        f"at most by {parity.max_difference:.3g}",
+        reason=f"logits differ by {difference:.2g} of their standard deviation on average, "
+        f"at most by {parity.max_difference:.2g}",
         unit="std",
     )
     return agreement, logits

@@ -29,7 +29,9 @@ class Evidence:
     reference: str
     """Name of the fp32 student's subject."""
     parity: Parity
-    """The shipped graph on the host's runtime against the fake-quantized student."""
+    """The shipped graph against the fake-quantized student, on its runtime where it was measured."""
+    reference_parity: Parity
+    """The fp32 student's graph against the fp32 student."""
     measurement: Measurement | None
     """None when the target was not measured."""
     correct: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
@@ -57,6 +59,7 @@ def judge_target(gate: Gate, evidence: Evidence) -> tuple[Check, ...]:
 
 def _checks(judge: Judge, gate: Gate, evidence: Evidence) -> Iterator[Check]:
     yield from checks.check_parity(judge, evidence.parity, evidence.spec.parity)
+    yield from checks.check_parity(judge, evidence.reference_parity, evidence.spec.parity, of="fp32_parity")
     if evidence.engine is not None and (check := checks.check_engine(judge, evidence.engine)):
         yield check
     if evidence.measurement is None:
@@ -67,9 +70,8 @@ def _checks(judge: Judge, gate: Gate, evidence: Evidence) -> Iterator[Check]:
     mismatches = evidence.measurement.mismatches
     if check := checks.check_device(judge, mismatches, accepted=accepted):
         yield check
-    yield from _accuracy(judge, gate, evidence)
     yield from _size(judge, gate, evidence)
-    for check in _latency(judge, gate, evidence):
+    for check in (*_accuracy(judge, gate, evidence), *_latency(judge, gate, evidence)):
         yield check if accepted or not mismatches else _on_wrong_device(check)
 
 
@@ -80,7 +82,7 @@ def _accuracy(judge: Judge, gate: Gate, evidence: Evidence) -> Iterator[Check]:
     if gate.top1_drop_pt is not None:
         reference, candidate = evidence.correct[evidence.reference], evidence.correct[evidence.candidate]
         yield checks.check_top1_drop(judge, reference, candidate, gate.top1_drop_pt)
-    if gate.int8_share is not None:
+    if gate.int8_share is not None and subject.audit is not None:
         yield checks.check_int8_share(judge, subject.audit, gate.int8_share)
 
 

@@ -159,16 +159,23 @@ def latency_of(
 def percentile(
     samples_of_process: list[npt.NDArray[np.float64]], q: float, confidence: float
 ) -> Percentile | None:
-    """Nearest-rank percentile of all samples with the larger of the two upper bounds; None for too few."""
+    """Nearest-rank percentile of all samples with the wider of two bounds on each side; None for too few.
+
+    One is of order statistics over the pooled samples, the other of Student's t over the processes.
+    """
     pooled = np.concatenate(samples_of_process)
-    upper = order_statistic_upper(pooled, q, confidence)
-    if upper is None or len(pooled) < min_samples(q):
+    upper, mirrored = (
+        order_statistic_upper(pooled, q, confidence),
+        order_statistic_upper(-pooled, 1 - q, confidence),
+    )
+    if upper is None or mirrored is None or len(pooled) < min_samples(q):
         return None
+    lower, value = -mirrored, nearest_rank(pooled, q)
     if len(samples_of_process) > 1:
         per_process = [nearest_rank(samples, q) for samples in samples_of_process]
-        upper = max(upper, log_t_interval(per_process, confidence)[1])
-    value = nearest_rank(pooled, q)
-    return Percentile(value_ms=value, upper_ms=max(value, upper))
+        slow_lower, slow_upper = log_t_interval(per_process, confidence)
+        lower, upper = min(lower, slow_lower), max(upper, slow_upper)
+    return Percentile(lower_ms=min(value, lower), value_ms=value, upper_ms=max(value, upper))
 
 
 def ratio_of(name: str, reference: str, warm: tuple[RunLog, ...], confidence: float) -> Ratio:

@@ -18,10 +18,10 @@ from edgekd.extras import require
 from edgekd.files import sha256_json
 from edgekd.pipeline.context import Context, Listener, NotDoneError, read_recipe
 from edgekd.pipeline.deliver import deliver
-from edgekd.pipeline.measuring import measure, profile_of, why_not_here
+from edgekd.pipeline.measuring import check_runtime, measure, profile_of, why_not_here
 from edgekd.pipeline.prove import engine, prove
 from edgekd.pipeline.render import to_markdown
-from edgekd.pipeline.report import Finished, build_report, target_sm_of, write_report
+from edgekd.pipeline.report import Finished, build_report, write_report
 from edgekd.pipeline.run_folder import RunFolder, Stage, keep_recipe
 
 Until = Literal["distill", "quantize", "export", "bench"]
@@ -92,7 +92,7 @@ def after_graphs(context: Context, graphs: Stage, *, measuring: bool) -> list[St
     facts = LocalDevice().facts("onnxruntime")
     for target in context.recipe.targets:
         if target.runtime == "tensorrt":
-            stages.append(engine(context, graphs, sm=target_sm_of(target), profile=target.profile))
+            stages.append(engine(context, graphs, target, facts))
         if not context.dry_run:
             deliver(context, target, graphs, proof)
     for target in context.recipe.targets if measuring else ():
@@ -110,7 +110,7 @@ def _prepare(recipe_path: Path) -> tuple[Recipe, str]:
     require("torch", extra="train", for_what="training and exporting")
     facts = LocalDevice().facts("onnxruntime")
     for target in recipe.targets:
-        profile_of(target, facts)
+        check_runtime(target, profile_of(target, facts))
     folder = str(recipe_path.resolve().parent)
     if folder not in sys.path:
         sys.path.append(folder)  # where python:package.module:function looks last

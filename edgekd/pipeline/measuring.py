@@ -9,15 +9,16 @@ from typing import Any
 
 import numpy as np
 
+from edgekd.conversion.parity import compare_logits
 from edgekd.conversion.specs import load_spec
 from edgekd.devices.local import LocalDevice
 from edgekd.devices.profiles import load_profile, local_profile, mismatches
 from edgekd.documents.audit import Audit
 from edgekd.documents.measurement import Measurement, Subject
-from edgekd.documents.parity import Parity
 from edgekd.documents.profile import Profile
 from edgekd.documents.recipe import Target
 from edgekd.documents.run_log import Facts
+from edgekd.errors import UsageError
 from edgekd.files import sha256_bytes, sha256_file, sha256_json
 from edgekd.measure.accuracy import accuracy, measure_outputs
 from edgekd.measure.latency import LatencyResult, measure_latency
@@ -33,6 +34,19 @@ MEASUREMENT = "measurement.json"
 def profile_of(target: Target, facts: Facts) -> Profile:
     """The target's profile; `local` is the machine at hand, as it is."""
     return local_profile(facts) if target.profile == "local" else load_profile(target.profile)
+
+
+def check_runtime(target: Target, profile: Profile) -> None:
+    """Check that the device has the runtime; what this machine has is found out when it is needed.
+
+    Raises:
+        UsageError: the profile does not list it.
+    """
+    known = [one.runtime for one in profile.runtimes]
+    if target.profile != "local" and target.runtime not in known:
+        raise UsageError(
+            f"the device {target.profile} has no {target.runtime}", hint=f"runtime = '{known[0]}'"
+        )
 
 
 def why_not_here(target: Target, facts: Facts) -> str | None:
@@ -133,7 +147,7 @@ def _subject(
         accuracy=accuracy(logits, labels, confidence=context.recipe.gate.confidence),
         predictions_sha256=sha256_bytes(logits.argmax(axis=1).astype(np.int64).tobytes()),
         latency=latency.latencies.get(artefact.row),
-        parity=Parity.model_validate(proof["parity"]),
+        parity=compare_logits(load_array(graphs.path(artefact.logits)), logits),
         audit=None if proof["audit"] is None else Audit.model_validate(proof["audit"]),
     )
 

@@ -18,8 +18,10 @@ from edgekd.conversion.check_graph import check_graph, read_graph
 from edgekd.conversion.parity import compare_logits
 from edgekd.conversion.specs import load_spec
 from edgekd.devices.local import LocalDevice
+from edgekd.devices.profiles import load_profile, target_sm
 from edgekd.documents.engine import EngineRecord
-from edgekd.documents.recipe import RuntimeName
+from edgekd.documents.recipe import RuntimeName, Target
+from edgekd.documents.run_log import Facts
 from edgekd.files import write_text, writing
 from edgekd.measure.accuracy import measure_outputs
 from edgekd.pipeline.artefacts import ARTEFACTS, DIALECT_OF, QAD, Artefact
@@ -85,12 +87,14 @@ def _is_foreign(artefact: Artefact) -> bool:
     return artefact.dialect not in (None, DIALECT_OF["onnxruntime"])
 
 
-def engine(context: Context, graphs: Stage, *, sm: int | None, profile: str) -> Stage:
+def engine(context: Context, graphs: Stage, target: Target, facts: Facts) -> Stage:
     """Let TensorRT's parser see the graph of a target, and build its engine where this host can."""
     graph = graphs.path(Artefact(QAD, "tensorrt-s8").graph)
+    sm = None if target.profile == "local" else target_sm(load_profile(target.profile))
     ingredients = {
         "graphs": graphs.digest,
         "sm": sm,
+        "gpus": facts.gpus,
         "source": source_digest("runtimes"),
         "versions": package_versions("tensorrt", "tensorrt-rtx"),
     }
@@ -99,7 +103,7 @@ def engine(context: Context, graphs: Stage, *, sm: int | None, profile: str) -> 
         record = parse_and_build(graph, sm=sm, engine=folder / "model.engine")
         record.write(folder / "engine.json")
 
-    return context.make(f"engine-{profile}", "parse and build the TensorRT graph", ingredients, work)
+    return context.make(f"engine-{target.profile}", "parse and build the TensorRT graph", ingredients, work)
 
 
 def read_engine(stage: Stage) -> EngineRecord:

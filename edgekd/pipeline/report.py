@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgekd.conversion.specs import load_spec
-from edgekd.devices.profiles import load_profile
 from edgekd.documents.engine import EngineRecord
 from edgekd.documents.measurement import Latency, Measurement, Subject
 from edgekd.documents.parity import Parity
@@ -76,20 +75,30 @@ def build_report(finished: Finished, facts: Facts, *, gate: Gate | None = None) 
 def _evidence(finished: Finished, target: Target, facts: Facts) -> Evidence:
     stage = finished.measure(target)
     artefact = Artefact(QAD, DIALECT_OF[target.runtime])
-    proof = finished.stages["prove"].json("proofs.json")[artefact.stem]
+    proofs = finished.stages["prove"].json("proofs.json")
     measured = None if stage is None else Measurement.read(stage.path(MEASUREMENT))
     graphs = finished.stages["graphs"]
+    parities = {name: Parity.model_validate(proofs[name]["parity"]) for name in proofs}
+    if measured is not None:
+        parities[artefact.stem] = _parity_of(measured, QAD)
     return Evidence(
         target=target,
         spec=load_spec(target.runtime),
         candidate=QAD,
         reference=STUDENT,
-        parity=Parity.model_validate(proof["parity"]),
+        parity=parities[artefact.stem],
+        reference_parity=parities[Artefact(STUDENT, None).stem],
         measurement=measured,
         correct={} if stage is None else correct_answers(stage, graphs, target.runtime),
         engine=finished.engine(target),
         not_measured=why_not_here(target, facts) or "the stage was not run: edgekd bench RUN measures it",
     )
+
+
+def _parity_of(measurement: Measurement, name: str) -> Parity:
+    parity = next(subject.parity for subject in measurement.subjects if subject.name == name)
+    assert parity is not None, "every subject of a run is compared with what it was made from"
+    return parity
 
 
 def _row(measurement: Measurement, subject: Subject) -> Row:
@@ -137,15 +146,9 @@ def _not_done(evidence: Evidence) -> list[str]:
             lines.append(f"{evidence.name}: no engine was built: {note}")
         if evidence.measurement is None:
             lines.append(f"{evidence.name}: parity was proven on ONNX Runtime, not on TensorRT")
+        else:
+            lines.append(f"{evidence.name}: which operators TensorRT runs in int8 was not read")
     return lines
-
-
-def target_sm_of(target: Target) -> int | None:
-    """The compute capability of a target's GPU; None for the machine at hand or a profile without one."""
-    if target.profile == "local":
-        return None
-    gpu = load_profile(target.profile).gpu
-    return None if gpu is None else gpu.sm
 
 
 def write_report(run: Path, report: Report, markdown: str) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -16,8 +16,11 @@ from torch import Tensor, fx, nn
 from edgekd.quantization.trace import LABEL, SHAPE
 
 
-def global_average_pool(x_BCX: Tensor) -> Tensor:
+def global_average_pool(x_BCX: Tensor | fx.Proxy) -> Tensor:
     """Mean over all axes after the channels, kept as axes of size one: (B, C, ...) to (B, C, 1, ...)."""
+    if isinstance(x_BCX, fx.Proxy):  # a graph that travels to another process is traced again there
+        call = x_BCX.tracer.create_proxy("call_function", global_average_pool, (x_BCX,), {})
+        return cast(Tensor, call)
     return x_BCX.mean(dim=tuple(range(2, x_BCX.ndim)), keepdim=True)
 
 

@@ -98,6 +98,8 @@ def test_what_differs_between_processes_widens_the_bound():
     logs = np.log(latency.process_p50_ms)
     student = np.exp(logs.mean() + scipy_stats.t.ppf(0.95, 4) * logs.std(ddof=1) / np.sqrt(5))
     assert latency.p50.upper_ms == pytest.approx(student, rel=1e-12)
+    student = np.exp(logs.mean() - scipy_stats.t.ppf(0.95, 4) * logs.std(ddof=1) / np.sqrt(5))
+    assert latency.p50.lower_ms == pytest.approx(student, rel=1e-12)
     assert latency.p90.upper_ms > latency.p90.value_ms
 
 
@@ -106,6 +108,7 @@ def test_like_processes_are_bounded_by_order_statistics():
     latency = measure(ScriptedDevice(lambda name, seed: samples)).latencies["int8"]
     slower = max(t for t in range(1000) if scipy_stats.binom.cdf(t, 1000, 0.5) <= 0.05)
     assert latency.p50.upper_ms == np.sort(np.tile(samples, 5))[1000 - slower] / 1e6
+    assert latency.p50.lower_ms == np.sort(np.tile(samples, 5))[slower - 1] / 1e6
     slower = max(t for t in range(200) if scipy_stats.binom.cdf(t, 1000, 0.1) <= 0.05)
     assert latency.p90.upper_ms == np.sort(np.tile(samples, 5))[1000 - slower] / 1e6
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from multiprocessing.reduction import ForkingPickler
 
 import pytest
 import torch
@@ -167,3 +168,20 @@ def test_autocast_trains_in_bfloat16() -> None:
     torch.testing.assert_close(low.float(), network(examples(16)), rtol=0.1, atol=0.1)
     low.float().sum().backward()
     assert network.graph.get_submodule("conv1.op").weight.grad.dtype == torch.float32
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_a_quantized_network_travels_to_another_process(kind: type[nn.Module]) -> None:
+    quantized = prepare(build(kind), examples(2))
+    calibrate(quantized, [examples(8)])
+    quantized.set_fake_quantizing(True)
+    copy = multiprocessing_copy(quantized)
+    torch.testing.assert_close(copy(examples(5)), quantized(examples(5)))
+    assert copy.state_dict().keys() == quantized.state_dict().keys()
+
+
+def multiprocessing_copy(network: nn.Module) -> nn.Module:
+    """What a spawned process of a DDP training gets."""
+    copy = ForkingPickler.loads(ForkingPickler.dumps(network))
+    assert isinstance(copy, nn.Module)
+    return copy
