@@ -20,9 +20,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
-from edgekd.documents.base import Document
+from edgekd.documents.run import RunIndex, StageFile
 from edgekd.errors import DocumentError, RunFolderError, StorageError
 from edgekd.files import sha256_file, sha256_json, write_text
 
@@ -30,36 +30,6 @@ RUN_FILE = "run.json"
 _STAGE_FILE = "stage.json"
 
 Ingredients = Mapping[str, Any]
-
-
-class RunIndex(Document):
-    """What a run folder holds."""
-
-    title: ClassVar[str] = "run"
-
-    name: str
-    """The recipe's name."""
-    recipe_sha256: str | None = None
-    """Digest of the resolved recipe that the stages follow."""
-    stages: dict[str, str] = {}
-    """Stage name to the folder of its current result, under stages/."""
-
-
-class StageFile(Document):
-    """A finished stage."""
-
-    title: ClassVar[str] = "stage"
-
-    name: str
-    """The stage."""
-    key: str
-    """Digest of its ingredients."""
-    ingredients: dict[str, Any]
-    """Everything that the result depends on."""
-    seconds: float
-    """Time that it took."""
-    files: dict[str, str]
-    """Every file of the result with its digest."""
 
 
 @dataclass(frozen=True)
