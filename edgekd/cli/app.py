@@ -55,7 +55,7 @@ class Commands(TyperGroup):
         """Run a command; an error that was raised on purpose becomes a message and an exit code."""
         try:
             return super().invoke(ctx)
-        except (EdgekdError, KeyboardInterrupt, OSError) as error:
+        except (EdgekdError, KeyboardInterrupt, MemoryError, OSError) as error:
             if ctx.params["debug"]:
                 raise
             raise typer.Exit(_report(error)) from error
@@ -91,7 +91,7 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-def _report(error: EdgekdError | KeyboardInterrupt | OSError) -> int:
+def _report(error: EdgekdError | KeyboardInterrupt | MemoryError | OSError) -> int:
     """Tell the user, and say with which code the process ends."""
     match error:
         case EdgekdError():
@@ -100,6 +100,9 @@ def _report(error: EdgekdError | KeyboardInterrupt | OSError) -> int:
         case KeyboardInterrupt():
             screen.error("interrupted; the run folder keeps what was finished")
             return INTERRUPTED
+        case MemoryError():
+            screen.error(f"out of memory{f': {error}' if str(error) else ''}")
+            return EdgekdError.exit_code
         case BrokenPipeError():  # the reader of our output went away, as in `edgekd ... | head`
             screen.close()
             return PIPE_BROKEN

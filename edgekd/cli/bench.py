@@ -14,6 +14,7 @@ from edgekd.cli.stages import AsJson
 from edgekd.cli.verdict import show_report
 from edgekd.documents.measurement import Measurement, Percentile
 from edgekd.documents.recipe import Measuring, RuntimeName
+from edgekd.documents.verdict import EXIT_CODES
 from edgekd.errors import UsageError
 from edgekd.pipeline.bench import bench as measure
 from edgekd.pipeline.rejudge import measure_run
@@ -38,17 +39,21 @@ def bench(
     ] = None,
     inputs: Annotated[Path | None, typer.Option(help="A .npy of inputs, batch first.")] = None,
     processes: Annotated[int, typer.Option(min=2, help="Fresh processes.")] = _DEFAULTS.processes,
-    threads: Annotated[int, typer.Option(min=1, help="Threads of the runtime.")] = _DEFAULTS.threads,
+    threads: Annotated[
+        int, typer.Option(min=1, max=1024, help="Threads of the runtime.")
+    ] = _DEFAULTS.threads,
     min_time: Annotated[
         float, typer.Option(min=0.01, help="Least measured seconds in each process.")
     ] = _DEFAULTS.min_time_s,
     as_json: AsJson = False,
 ) -> None:
-    """Measure latency, and for a bundle accuracy, on the runtime and the device."""
+    """Measure latency, and for a bundle accuracy, on the runtime and the device.
+
+    A run folder is measured as its recipe says, and the exit code is its verdict's.
+    """
     if (path / RUN_FILE).is_file():
         _refuse_options(ctx)
-        _bench_run(path, as_json=as_json)
-        return
+        raise typer.Exit(_bench_run(path, as_json=as_json))
     measuring = Measuring(processes=processes, threads=threads, min_time_s=min_time)
     found = measure(path, device=device, runtime=runtime, profile=profile, inputs=inputs, measuring=measuring)
     if as_json:
@@ -70,13 +75,14 @@ def _is_given(ctx: typer.Context, name: str) -> bool:
     return source is not None and source.name == "COMMANDLINE"
 
 
-def _bench_run(run: Path, *, as_json: bool) -> None:
+def _bench_run(run: Path, *, as_json: bool) -> int:
     with ScreenListener(quiet=as_json) as listener:
         report = measure_run(run, listener)
     if as_json:
         screen.show_json(json.loads(report.to_json()))
     else:
         show_report(report, run)
+    return EXIT_CODES[report.verdict]
 
 
 def _show(found: Measurement) -> None:

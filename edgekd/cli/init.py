@@ -39,5 +39,7 @@ def init(
         raise UsageError("a recipe is a .toml file", where=recipe)
     if recipe.exists() and not force:
         raise UsageError("is there already", where=recipe, hint="choose another name, or --force")
-    write_text(recipe, files("edgekd.cli").joinpath("starters", f"{starter}.toml").read_text())
+    write_text(
+        recipe, files("edgekd.cli").joinpath("starters", f"{starter}.toml").read_text(encoding="utf-8")
+    )
     screen.show(f"{recipe} is written: edgekd compress {recipe} --out runs/{recipe.stem}")

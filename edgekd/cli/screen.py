@@ -5,6 +5,7 @@ Plain text without escape codes when the stream is no terminal; `--json` prints 
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -63,12 +64,13 @@ def error(text: str) -> None:
     typer.echo(text, err=True)
 
 
-def console(stream: TextIO) -> Console:
+def console(stream: TextIO | None) -> Console:
     """A Rich console on a stream, for tables and progress bars; text is printed as it is, without markup."""
     from rich.console import Console
 
-    width = None if stream.isatty() else _PIPE_COLUMNS
-    return Console(file=stream, width=width, markup=False, emoji=False, highlight=False)
+    width = None if stream is not None and stream.isatty() else _PIPE_COLUMNS
+    # A stream that was closed, as in `edgekd ... >&-`, is None: what is printed goes nowhere.
+    return Console(file=stream or io.StringIO(), width=width, markup=False, emoji=False, highlight=False)
 
 
 def close() -> None:

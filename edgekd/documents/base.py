@@ -77,7 +77,7 @@ def read_mapping(path: Path, title: str) -> dict[str, Any]:
         DocumentError: the file is missing, unreadable, or not TOML or JSON with a table at the top.
     """
     try:
-        text = path.read_bytes().decode()
+        text = path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
         raise DocumentError(path, [f"there is no such {title}"]) from None
     except UnicodeDecodeError:

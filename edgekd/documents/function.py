@@ -52,7 +52,7 @@ def foreign_code(where: str, raises: type[EdgekdError]) -> Iterator[None]:
         yield
     except EdgekdError:
         raise
-    except Exception as error:  # somebody else's code may raise anything
+    except (Exception, SystemExit) as error:  # somebody else's code may raise anything, or end the process
         raise raises(f"{type(error).__name__}: {error}{_line_of(error)}", where=where) from error
 
 
@@ -95,7 +95,7 @@ def _check_arguments(
         raise raises(f"does not take these arguments: {error}", where=address, hint=hint) from None
 
 
-def _line_of(error: Exception) -> str:
+def _line_of(error: BaseException) -> str:
     """` (file.py:12)`: the innermost line that belongs neither to edgekd nor to an installed package."""
     frames = traceback.extract_tb(error.__traceback__)
     here = str(Path(__file__).parents[1])

@@ -277,7 +277,7 @@ class Measuring(Section):
 
     processes: Annotated[int, Field(ge=2)] = 5
     """Fresh processes; inside each, the graphs that are compared take turns."""
-    threads: Annotated[int, Field(ge=1)] = 1
+    threads: Annotated[int, Field(ge=1, le=1024)] = 1
     """Threads of the runtime."""
     warmup_s: Positive = 0.3
     """Least warm-up of each graph in each process, ended by convergence."""

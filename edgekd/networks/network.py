@@ -5,6 +5,7 @@ Whatever its origin, a network maps x (N, C, ...) float32 to logits (N, K), whic
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 
 import torch
@@ -127,3 +128,14 @@ def _check_output(network: nn.Module, name: str, input_shape: tuple[int, ...], n
             f"{(2, num_classes)} is wanted",
             where=name,
         )
+    if not any(parameter.requires_grad for parameter in network.parameters()):
+        raise NetworkError("has no parameters to train", where=name)
+    _check_training(network, name, input_shape)
+
+
+def _check_training(network: nn.Module, name: str, input_shape: tuple[int, ...]) -> None:
+    """Run a copy in training mode, on a batch size that no other check uses: none may be built in."""
+    x = torch.zeros(3, *input_shape)
+    where = f"{name} in training, on an input of shape {tuple(x.shape)}"
+    with torch.no_grad(), torch.random.fork_rng(devices=[]), foreign_code(where, NetworkError):
+        copy.deepcopy(network)(x)

@@ -40,6 +40,7 @@ def load_weights(network: nn.Module, path: Path) -> None:
     """
     state = _unwrap(_read(path), path)
     _check_fit(network, state, path)
+    _check_finite(state, path)
     network.load_state_dict(state)
 
 
@@ -97,3 +98,9 @@ def _check_fit(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> N
             where=path,
             hint="check the network's name, its args and the number of classes",
         )
+
+
+def _check_finite(state: Mapping[str, Tensor], path: Path) -> None:
+    bad = [name for name, value in state.items() if not torch.isfinite(value).all()]
+    if bad:
+        raise NetworkError(f"holds values that are not finite, first in '{bad[0]}'", where=path)

@@ -118,7 +118,7 @@ def _candidate(path: Path, inputs: Path | None) -> Iterator[Candidate]:
     graph_input = _only_input(read_graph(path), path)
     batch_size = max(1, graph_input.shape.dim[0].dim_value) if graph_input.shape.dim else 1
     if inputs is not None:
-        yield Candidate(path.name, path, _existing(inputs), None, batch_size, "local", "")
+        yield Candidate(path.name, path, _existing(inputs, graph_input), None, batch_size, "local", "")
         return
     with tempfile.TemporaryDirectory() as scratch:
         made = Path(scratch) / "inputs.npy"
@@ -129,12 +129,13 @@ def _candidate(path: Path, inputs: Path | None) -> Iterator[Candidate]:
 
 def _from_bundle(folder: Path, inputs: Path | None) -> Candidate:
     manifest = read_bundle(folder)
-    read_graph(folder / manifest.graph)  # a runtime would follow external data to wherever it lies
+    # Read here first: a runtime would follow external data to wherever it lies.
+    graph_input = _only_input(read_graph(folder / manifest.graph), folder)
     evaluation = manifest.evaluation
     return Candidate(
         name=manifest.name,
         graph=folder / manifest.graph,
-        inputs=folder / evaluation.inputs if inputs is None else _existing(inputs),
+        inputs=folder / evaluation.inputs if inputs is None else _existing(inputs, graph_input),
         labels=folder / evaluation.labels if inputs is None else None,
         batch_size=1,
         profile=manifest.profile,
@@ -143,12 +144,32 @@ def _from_bundle(folder: Path, inputs: Path | None) -> Candidate:
     )
 
 
-def _existing(inputs: Path) -> Path:
+def _existing(inputs: Path, graph_input: onnx.TypeProto.Tensor) -> Path:
     if not inputs.is_file():
         raise UsageError(
             "there is no such file of inputs", where=inputs, hint="--inputs takes a .npy, batch first"
         )
+    try:
+        x_NX = np.load(inputs, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UsageError(f"is no .npy of numbers: {error}", where=inputs) from None
+    if not isinstance(x_NX, np.ndarray) or x_NX.ndim < 1 or len(x_NX) == 0:
+        raise UsageError("holds no inputs", where=inputs, hint="--inputs takes a .npy, batch first")
+    _check_fit(x_NX, graph_input, inputs)
     return inputs
+
+
+def _check_fit(x_NX: np.ndarray, tensor: onnx.TypeProto.Tensor, inputs: Path) -> None:
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)
+    shape = [dim.dim_value for dim in tensor.shape.dim]
+    fits = x_NX.ndim == len(shape) and all(
+        size <= 0 or size == found for size, found in zip(shape[1:], x_NX.shape[1:], strict=True)
+    )
+    if not fits or x_NX.dtype != dtype:
+        sizes = ", ".join(str(size) if size > 0 else "?" for size in shape[1:])
+        raise UsageError(
+            f"holds {x_NX.dtype} {x_NX.shape}; the graph takes {dtype} (N, {sizes})", where=inputs
+        )
 
 
 def _score(
@@ -163,6 +184,8 @@ def _score(
         labels = np.load(candidate.labels, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
         raise BundleError(f"cannot be read: {error}", where=candidate.labels) from None
+    if not isinstance(labels, np.ndarray) or labels.ndim != 1 or labels.dtype.kind not in "iu":
+        raise BundleError("holds no row of integer labels", where=candidate.labels)
     if len(labels) != len(logits):
         raise BundleError("inputs and labels differ in number", where=candidate.labels)
     digest = sha256_bytes(logits.argmax(axis=1).astype(np.int64).tobytes())

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from edgekd.devices.local import LocalDevice
 from edgekd.documents.recipe import Recipe
@@ -23,6 +23,9 @@ from edgekd.pipeline.prove import engine, prove
 from edgekd.pipeline.render import to_markdown
 from edgekd.pipeline.report import Finished, build_report, write_report
 from edgekd.pipeline.run_folder import RunFolder, Stage, keep_recipe
+
+if TYPE_CHECKING:
+    from edgekd.tasks.task import Task
 
 Until = Literal["distill", "quantize", "export", "bench"]
 
@@ -39,10 +42,13 @@ def compress(
     """
     recipe, text = _prepare(recipe_path)
     digest = sha256_json(recipe.model_dump(mode="json", by_alias=True))
-    with RunFolder(run, recipe.name, recipe_sha256=digest, fresh=fresh) as folder:
+    folder = RunFolder(run, recipe.name, recipe_sha256=digest, fresh=fresh)
+    context = Context(recipe, recipe_path.resolve().parent, folder, listener)
+    folder.check()
+    task = _try_out(context)
+    with folder:
         keep_recipe(run, text, recipe.to_json())
-        context = Context(recipe, recipe_path.resolve().parent, folder, listener)
-        stages = _go(context, until)
+        stages = _go(context, task, until)
         if until in ("distill", "quantize", "export"):
             return None
         return finish(Finished(recipe, {stage.file.name: stage for stage in stages}), run)
@@ -53,8 +59,10 @@ def first_missing(recipe_path: Path, run: Path, listener: Listener, *, until: Un
     recipe, _ = _prepare(recipe_path)
     folder = RunFolder(run, recipe.name)
     context = Context(recipe, recipe_path.resolve().parent, folder, listener, dry_run=True)
+    folder.check()
+    task = _try_out(context)
     try:
-        _go(context, until)
+        _go(context, task, until)
     except NotDoneError as stop:
         return str(stop)
     return None
@@ -67,10 +75,18 @@ def finish(finished: Finished, run: Path) -> Report:
     return report
 
 
-def _go(context: Context, until: Until) -> list[Stage]:
-    from edgekd.pipeline import export, learn  # torch, at last
+def _try_out(context: Context) -> Task:
+    """The data, and the networks built once: what is wrong with them is said before hours of training."""
+    from edgekd.pipeline import learn
 
     task = learn.task_of(context)
+    learn.try_out(context, task)
+    return task
+
+
+def _go(context: Context, task: Task, until: Until) -> list[Stage]:
+    from edgekd.pipeline import export, learn  # torch, at last
+
     teacher = learn.teacher(context, task)
     student = learn.student(context, task, teacher)
     stages = [teacher, student]

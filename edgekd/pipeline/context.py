@@ -76,4 +76,4 @@ def read_recipe(path: Path) -> tuple[Recipe, str]:
     if path.suffix != ".toml":
         raise UsageError("a recipe is a .toml file", where=path, hint="edgekd init digits my.toml writes one")
     recipe = Recipe.read(path)
-    return recipe, path.read_text()
+    return recipe, path.read_text(encoding="utf-8")

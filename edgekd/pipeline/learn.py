@@ -43,6 +43,19 @@ def task_of(context: Context) -> Task:
     return build_task(context.recipe.task, base_dir=context.base_dir, seed=context.recipe.seed)
 
 
+def try_out(context: Context, task: Task) -> None:
+    """Build both networks, load their given weights, and trace the student; nothing is kept.
+
+    Raises:
+        NetworkError: whatever would stop the run after its teacher was trained.
+    """
+    for role in (context.recipe.teacher, context.recipe.student):
+        network = new_network(context, role, task)
+        if role.weights is not None:
+            load_weights(network, _weights_path(context, role.weights))
+    prepare(network.eval(), example_input(task))
+
+
 def teacher(context: Context, task: Task) -> Stage:
     """The teacher: loaded when the recipe names weights, else trained."""
     role = context.recipe.teacher

@@ -85,13 +85,11 @@ class RunFolder:
         return self
 
     def _take_up(self, index: RunIndex) -> None:
-        if index.name != self.name:
+        try:
+            self._refuse_other_name(index)
+        except RunFolderError:
             self.__exit__(None, None, None)
-            raise RunFolderError(
-                f"holds the run of another recipe, '{index.name}'",
-                where=self.path,
-                hint="choose another folder with --out, or --fresh",
-            )
+            raise
         self._current = dict(index.stages)
         if self._recipe_sha256 not in (None, index.recipe_sha256):
             self._forget()
@@ -114,6 +112,32 @@ class RunFolder:
         if self._lock is not None:
             os.close(self._lock)  # the kernel drops the lock with the descriptor, also after kill -9
             self._lock = None
+
+    def check(self) -> None:
+        """What would keep a run from starting here; writes nothing."""
+        self._refuse_strangers()
+        if (self.path / RUN_FILE).exists() and not self._fresh:
+            self._refuse_other_name(RunIndex.read(self.path / RUN_FILE))
+
+    def _refuse_strangers(self) -> None:
+        if self.path.exists() and not self.path.is_dir():
+            raise RunFolderError("is a file", where=self.path, hint="choose another folder with --out")
+        # A hidden file is a lock, or what a killed process left of a write.
+        others = self.path.is_dir() and [one for one in self.path.iterdir() if not one.name.startswith(".")]
+        if others and not (self.path / RUN_FILE).exists():
+            raise RunFolderError(
+                "holds other files and is no run folder",
+                where=self.path,
+                hint="choose a new folder with --out",
+            )
+
+    def _refuse_other_name(self, index: RunIndex) -> None:
+        if index.name != self.name:
+            raise RunFolderError(
+                f"holds the run of another recipe, '{index.name}'",
+                where=self.path,
+                hint="choose another folder with --out, or --fresh",
+            )
 
     def find(self, name: str, ingredients: Ingredients) -> Stage | None:
         """A finished stage with these ingredients, its files checked against their digests."""
@@ -164,18 +188,9 @@ class RunFolder:
 
     def _claim(self) -> None:
         """Create the folder, or accept one that is empty or a run folder already."""
-        if self.path.exists() and not self.path.is_dir():
-            raise RunFolderError("is a file", where=self.path, hint="choose another folder with --out")
+        self._refuse_strangers()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            # A hidden file is a lock, or what a killed process left of a write.
-            others = [one for one in self.path.iterdir() if not one.name.startswith(".")]
-            if others and not (self.path / RUN_FILE).exists():
-                raise RunFolderError(
-                    "holds other files and is no run folder",
-                    where=self.path,
-                    hint="choose a new folder with --out",
-                )
             if not (self.path / RUN_FILE).exists():
                 RunIndex(name=self.name).write(self.path / RUN_FILE)
         except OSError as error:

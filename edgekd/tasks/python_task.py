@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from edgekd.documents.common import InputSpec
 from edgekd.documents.function import call_function
 from edgekd.documents.recipe import PythonTask
 from edgekd.errors import DataError
@@ -47,6 +48,13 @@ def task_problems(task: Task) -> list[str]:
     """Everything that is wrong with a task that was put together by hand; one line each."""
     spec = task.input
     problems = []
+    wanted = {"input": InputSpec, "train": Split, "validation": Split, "test": Split, "fingerprint": str}
+    for part, kind in wanted.items():
+        found = type(getattr(task, part))
+        if not issubclass(found, kind):
+            problems.append(f"{part} is a {found.__name__}; a {kind.__name__} is wanted")
+    if problems:
+        return problems
     if spec.layout not in LAYOUTS:
         return [f"input.layout is {spec.layout}; {', '.join(LAYOUTS)} are known"]
     if len(task.classes) < 2:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from edgekd.errors import NetworkError, StorageError
-from edgekd.networks.network import load_weights, save_weights
+from edgekd.networks.network import build_network, load_weights, save_weights
 
 
 def network():
@@ -157,3 +157,14 @@ def test_a_folder_that_is_a_file(source, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError):
         save_weights(source, tmp_path / "file" / "weights.safetensors")
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path):
+    network = build_network("resnet8", in_channels=1, num_classes=10, input_shape=(1, 8, 8))
+    network.logits.weight.data[0, 0] = float("nan")
+    save_weights(network, tmp_path / "w.safetensors")
+    with pytest.raises(NetworkError) as caught:
+        load_weights(network, tmp_path / "w.safetensors")
+    assert str(caught.value) == (
+        f"{tmp_path / 'w.safetensors'}: holds values that are not finite, first in 'logits.weight'"
+    )
