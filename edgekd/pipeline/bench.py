@@ -17,8 +17,9 @@ from edgekd.conversion.audit import audit_graph
 from edgekd.conversion.check_graph import read_graph
 from edgekd.conversion.specs import load_spec
 from edgekd.devices.local import LocalDevice
-from edgekd.devices.profiles import load_profile, mismatches
+from edgekd.devices.profiles import LOCAL, load_profile, mismatches
 from edgekd.documents.measurement import Accuracy, Measurement, Subject
+from edgekd.documents.profile import Profile
 from edgekd.documents.recipe import Measuring, RuntimeName
 from edgekd.errors import BundleError, DeviceError, UsageError
 from edgekd.files import sha256_bytes, sha256_file
@@ -68,46 +69,56 @@ def bench(
         raise DeviceError(
             f"there is no device '{device}'", hint="this version measures on `local`, this machine"
         )
-    measuring = measuring or Measuring()
     with _candidate(path, inputs) as candidate:
-        runtime = runtime or candidate.runtime
-        if runtime != candidate.runtime and candidate.labels is not None:
+        if runtime not in (None, candidate.runtime) and candidate.labels is not None:
             raise UsageError(
                 f"the bundle is for {candidate.runtime}, not for {runtime}",
                 where=path,
                 hint="leave out --runtime",
             )
-        result = measure_latency(
-            LocalDevice(),
-            {candidate.name: candidate.graph},
-            runtime=runtime,
-            inputs=candidate.inputs,
-            measuring=measuring,
-            confidence=confidence,
-            batch_size=candidate.batch_size,
-            session_options=load_spec(runtime).session_options,
+        name = profile or candidate.profile
+        expected = None if name == LOCAL else load_profile(name)
+        return _measure(
+            candidate, runtime or candidate.runtime, expected, measuring or Measuring(), confidence
         )
-        scored, digest = _score(candidate, runtime, measuring, confidence)
-        expected = profile or candidate.profile
-        differences = () if expected == "local" else mismatches(load_profile(expected), result.facts)
-        subject = Subject(
-            name=candidate.name,
-            graph_sha256=sha256_file(candidate.graph),
-            size_bytes=candidate.graph.stat().st_size,
-            accuracy=scored,
-            predictions_sha256=digest,
-            latency=result.latencies[candidate.name],
-            audit=audit_graph(candidate.graph) if runtime == "onnxruntime" else None,
-        )
-        return Measurement(
-            profile=expected,
-            runtime=runtime,
-            facts=result.facts,
-            conditions=result.conditions,
-            subjects=(subject,),
-            mismatches=differences,
-            warnings=(*((candidate.note,) if candidate.note else ()), *result.warnings),
-        )
+
+
+def _measure(
+    candidate: Candidate,
+    runtime: RuntimeName,
+    expected: Profile | None,
+    measuring: Measuring,
+    confidence: float,
+) -> Measurement:
+    result = measure_latency(
+        LocalDevice(),
+        {candidate.name: candidate.graph},
+        runtime=runtime,
+        inputs=candidate.inputs,
+        measuring=measuring,
+        confidence=confidence,
+        batch_size=candidate.batch_size,
+        session_options=load_spec(runtime).session_options,
+    )
+    scored, digest = _score(candidate, runtime, measuring, confidence)
+    subject = Subject(
+        name=candidate.name,
+        graph_sha256=sha256_file(candidate.graph),
+        size_bytes=candidate.graph.stat().st_size,
+        accuracy=scored,
+        predictions_sha256=digest,
+        latency=result.latencies[candidate.name],
+        audit=audit_graph(candidate.graph) if runtime == "onnxruntime" else None,
+    )
+    return Measurement(
+        profile=LOCAL if expected is None else expected.id,
+        runtime=runtime,
+        facts=result.facts,
+        conditions=result.conditions,
+        subjects=(subject,),
+        mismatches=() if expected is None else mismatches(expected, result.facts),
+        warnings=(*((candidate.note,) if candidate.note else ()), *result.warnings),
+    )
 
 
 @contextmanager
@@ -118,13 +129,13 @@ def _candidate(path: Path, inputs: Path | None) -> Iterator[Candidate]:
     graph_input = _only_input(read_graph(path), path)
     batch_size = max(1, graph_input.shape.dim[0].dim_value) if graph_input.shape.dim else 1
     if inputs is not None:
-        yield Candidate(path.name, path, _existing(inputs, graph_input), None, batch_size, "local", "")
+        yield Candidate(path.name, path, _existing(inputs, graph_input), None, batch_size, LOCAL, "")
         return
     with tempfile.TemporaryDirectory() as scratch:
         made = Path(scratch) / "inputs.npy"
         np.save(made, _random_inputs(graph_input, batch_size, path))
         note = "the inputs are random (standard normal): latency is measured, accuracy is not"
-        yield Candidate(path.name, path, made, None, batch_size, "local", note)
+        yield Candidate(path.name, path, made, None, batch_size, LOCAL, note)
 
 
 def _from_bundle(folder: Path, inputs: Path | None) -> Candidate:

@@ -12,7 +12,7 @@ import numpy as np
 from edgekd.conversion.parity import compare_logits
 from edgekd.conversion.specs import load_spec
 from edgekd.devices.local import LocalDevice
-from edgekd.devices.profiles import load_profile, local_profile, mismatches
+from edgekd.devices.profiles import LOCAL, load_profile, local_profile, mismatches
 from edgekd.documents.audit import Audit
 from edgekd.documents.measurement import Measurement, Subject
 from edgekd.documents.profile import Profile
@@ -33,7 +33,7 @@ MEASUREMENT = "measurement.json"
 
 def profile_of(target: Target, facts: Facts) -> Profile:
     """The target's profile; `local` is the machine at hand, as it is."""
-    return local_profile(facts) if target.profile == "local" else load_profile(target.profile)
+    return local_profile(facts) if target.profile == LOCAL else load_profile(target.profile)
 
 
 def check_runtime(target: Target, profile: Profile) -> None:
@@ -43,7 +43,7 @@ def check_runtime(target: Target, profile: Profile) -> None:
         UsageError: the profile does not list it.
     """
     known = [one.runtime for one in profile.runtimes]
-    if target.profile != "local" and target.runtime not in known:
+    if target.profile != LOCAL and target.runtime not in known:
         raise UsageError(
             f"the device {target.profile} has no {target.runtime}", hint=f"runtime = '{known[0]}'"
         )

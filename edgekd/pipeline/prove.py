@@ -18,7 +18,7 @@ from edgekd.conversion.check_graph import check_graph, read_graph
 from edgekd.conversion.parity import compare_logits
 from edgekd.conversion.specs import load_spec
 from edgekd.devices.local import LocalDevice
-from edgekd.devices.profiles import load_profile, target_sm
+from edgekd.devices.profiles import LOCAL, load_profile, target_sm
 from edgekd.documents.engine import EngineRecord
 from edgekd.documents.recipe import RuntimeName, Target
 from edgekd.documents.run_log import Facts
@@ -90,7 +90,7 @@ def _is_foreign(artefact: Artefact) -> bool:
 def engine(context: Context, graphs: Stage, target: Target, facts: Facts) -> Stage:
     """Let TensorRT's parser see the graph of a target, and build its engine where this host can."""
     graph = graphs.path(Artefact(QAD, "tensorrt-s8").graph)
-    sm = None if target.profile == "local" else target_sm(load_profile(target.profile))
+    sm = None if target.profile == LOCAL else target_sm(load_profile(target.profile))
     ingredients = {
         "graphs": graphs.digest,
         "sm": sm,
