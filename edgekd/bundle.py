@@ -29,7 +29,9 @@ def write_bundle(
     recipe: Recipe,
     manifest: Manifest,
 ) -> Manifest:
-    """Write a whole bundle, replacing an older one of the same place in one move.
+    """Write a whole bundle; an older one of the same place is moved away first.
+
+    Killed between the two moves there is no bundle, never half of one; the next run writes it again.
 
     `manifest.files` is filled in here with the digest of everything that lies beside the graph.
 

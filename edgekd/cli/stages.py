@@ -26,7 +26,7 @@ def go(
     with ScreenListener(quiet=quiet) as listener:
         if not dry_run:
             return compress(recipe, out, listener, until=until, fresh=fresh)
-        missing = first_missing(recipe, out, listener, until=until)
+        missing = first_missing(recipe, out, listener, until=until, fresh=fresh)
     if fresh:
         screen.show("every stage would be made anew")
     elif missing is None:

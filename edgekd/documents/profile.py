@@ -95,8 +95,6 @@ class ProfileRuntime(Section):
     """The runtime."""
     versions: str = ""
     """Versions that are known to work, for people."""
-    provider: str = "CPUExecutionProvider"
-    """Execution provider of ONNX Runtime."""
 
 
 class Profile(Document):

@@ -54,10 +54,12 @@ def compress(
         return finish(Finished(recipe, {stage.file.name: stage for stage in stages}), run)
 
 
-def first_missing(recipe_path: Path, run: Path, listener: Listener, *, until: Until = "bench") -> str | None:
+def first_missing(
+    recipe_path: Path, run: Path, listener: Listener, *, until: Until = "bench", fresh: bool = False
+) -> str | None:
     """The first stage that `compress` would have to make; None when all is done. Writes nothing."""
     recipe, _ = _prepare(recipe_path)
-    folder = RunFolder(run, recipe.name)
+    folder = RunFolder(run, recipe.name, fresh=fresh)
     context = Context(recipe, recipe_path.resolve().parent, folder, listener, dry_run=True)
     folder.check()
     task = _try_out(context)

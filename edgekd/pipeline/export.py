@@ -14,11 +14,11 @@ from torch import nn
 from edgekd.conversion.dialects import to_dialect, write_graph
 from edgekd.conversion.specs import load_spec
 from edgekd.conversion.to_onnx import export_fp32, export_int8
-from edgekd.files import write_text, writing
+from edgekd.files import write_text
 from edgekd.pipeline import learn
 from edgekd.pipeline.artefacts import DIALECT_OF, PTQ, QAD, STUDENT, TEACHER, Artefact
 from edgekd.pipeline.context import Context
-from edgekd.pipeline.prove import INPUTS, LABELS
+from edgekd.pipeline.prove import INPUTS, LABELS, save_array
 from edgekd.pipeline.provenance import package_versions, source_digest
 from edgekd.pipeline.run_folder import Stage
 from edgekd.quantization.network import QuantizedNetwork
@@ -63,13 +63,13 @@ def graphs(context: Context, task: Task, *, teacher: Stage, student: Stage, ptq:
 def _keep_task(task: Task, folder: Path) -> None:
     facts = {"input": task.input.model_dump(mode="json"), "classes": list(task.classes)}
     write_text(folder / "task.json", json.dumps(facts, indent=2) + "\n")
-    _save(folder / INPUTS, task.normalize(task.test.x))
-    _save(folder / LABELS, task.test.y)
+    save_array(folder / INPUTS, task.normalize(task.test.x))
+    save_array(folder / LABELS, task.test.y)
 
 
 def _export_fp32(artefact: Artefact, network: nn.Module, task: Task, folder: Path) -> None:
     opset = load_spec("onnxruntime").opset
-    _save(folder / artefact.logits, _test_logits(network, task))
+    save_array(folder / artefact.logits, _test_logits(network, task))
     export_fp32(network, task.input, folder / artefact.graph, opset=opset)
 
 
@@ -84,7 +84,7 @@ def _export_int8(row: str, quantized: QuantizedNetwork, task: Task, folder: Path
         artefact = Artefact(row, dialect)
         write_graph(to_dialect(onnx.load(canonical), dialect), folder / artefact.graph)
         quantized.set_saturation(load_spec(runtime).saturation)
-        _save(folder / artefact.logits, _test_logits(quantized, task))
+        save_array(folder / artefact.logits, _test_logits(quantized, task))
     canonical.unlink()
 
 
@@ -93,8 +93,3 @@ def _test_logits(network: nn.Module, task: Task) -> NDArray[np.float32]:
         network, torch.from_numpy(task.normalize(task.test.x))
     ).numpy()
     return logits
-
-
-def _save(path: Path, array: NDArray[np.generic]) -> None:
-    with writing(path) as temporary, temporary.open("wb") as file:
-        np.save(file, array)

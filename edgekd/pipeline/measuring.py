@@ -24,7 +24,7 @@ from edgekd.measure.accuracy import accuracy, measure_outputs
 from edgekd.measure.latency import LatencyResult, measure_latency
 from edgekd.pipeline.artefacts import STUDENT, Artefact, artefacts_for
 from edgekd.pipeline.context import Context, section
-from edgekd.pipeline.prove import INPUTS, LABELS, load_array
+from edgekd.pipeline.prove import INPUTS, LABELS, load_array, save_array
 from edgekd.pipeline.provenance import kit_digest, source_digest
 from edgekd.pipeline.run_folder import Stage
 
@@ -71,6 +71,7 @@ def measure(context: Context, target: Target, graphs: Stage, prove: Stage) -> St
         "prove": prove.digest,
         "profile": sha256_json(profile.model_dump(mode="json", by_alias=True)),
         "measuring": section(context.recipe.measuring),
+        "session_options": load_spec(target.runtime).session_options,
         "confidence": context.recipe.gate.confidence,
         "facts": section(facts, without=("governor",)),
         "kit": kit_digest(),
@@ -102,8 +103,8 @@ def _measure(
     subjects = []
     for artefact in artefacts:
         logits = _logits(context, target, artefact, graphs, prove)
-        np.save(folder / f"{artefact.stem}.predictions.npy", logits.argmax(axis=1))
-        subjects.append(_subject(context, artefact, logits, graphs, proofs, latency, folder))
+        save_array(folder / f"{artefact.stem}.predictions.npy", logits.argmax(axis=1))
+        subjects.append(_subject(context, artefact, logits, graphs, proofs, latency))
     document = Measurement(
         profile=profile.id,
         runtime=target.runtime,
@@ -135,7 +136,6 @@ def _subject(
     graphs: Stage,
     proofs: Mapping[str, Any],
     latency: LatencyResult,
-    folder: Path,
 ) -> Subject:
     graph = graphs.path(artefact.graph)
     proof = proofs[artefact.stem]

@@ -58,8 +58,7 @@ def _prove_one(context: Context, graphs: Stage, artefact: Artefact, folder: Path
     if artefact.dialect is not None:
         check_graph(read_graph(graph), load_spec(_runtime_of(artefact)), graph)
     logits = _logits(context, graphs, artefact)
-    with writing(folder / artefact.logits) as temporary, temporary.open("wb") as file:
-        np.save(file, logits)
+    save_array(folder / artefact.logits, logits)
     reference = load_array(graphs.path(artefact.logits))
     audit = None if _is_foreign(artefact) else audit_graph(graph, threads=context.recipe.measuring.threads)
     return {
@@ -109,6 +108,12 @@ def engine(context: Context, graphs: Stage, target: Target, facts: Facts) -> Sta
 def read_engine(stage: Stage) -> EngineRecord:
     """What became of the TensorRT graph."""
     return EngineRecord.read(stage.path("engine.json"))
+
+
+def save_array(path: Path, array: NDArray[Any]) -> None:
+    """Write an array that a later stage reads, atomically."""
+    with writing(path) as temporary, temporary.open("wb") as file:
+        np.save(file, array)
 
 
 def load_array(path: Path) -> NDArray[Any]:

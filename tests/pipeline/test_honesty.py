@@ -86,6 +86,14 @@ def test_a_mistake_is_found_before_fresh_throws_anything_away(copy, tmp_path):
     assert (copy / "report.json").is_file()
 
 
+def test_a_dry_run_of_fresh_does_not_mind_another_recipes_run(copy, tmp_path):
+    other = write(tmp_path / "other.toml", ('name = "tiny"', 'name = "other"'))
+    with pytest.raises(RunFolderError, match="holds the run of another recipe, 'tiny'"):
+        first_missing(other, copy, Listener())
+    first_missing(other, copy, Listener(), fresh=True)
+    assert (copy / "report.json").is_file()
+
+
 def test_bounds_are_not_judged_at_another_confidence(run, tmp_path):
     stricter = write(tmp_path / "s.toml", ("[gate]", "[gate]\nconfidence = 0.99"))
     with pytest.raises(UsageError, match=r"bounds hold at 0\.95; the gate asks for 0\.99"):
