@@ -8,10 +8,9 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from edgekd.documents.base import Document, Section
+from edgekd.documents.numbers import Fraction, NotNegative, Positive
+from edgekd.documents.terms import KDTerm, Term
 
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
 Argument = bool | int | float | str
 Devices = Literal["auto"] | Annotated[int, Field(ge=1, le=64)]
 
@@ -158,21 +157,6 @@ class Student(Section):
     """Weights to start from; random when not given."""
     training: Training = Training()
     """How to distil it."""
-
-
-class KDTerm(Section):
-    """Soft targets (Hinton et al. 2015): T^2 KL(softmax(teacher / T) || softmax(student / T))."""
-
-    tag: ClassVar[str] = "kd"
-    kind: Literal["kd"] = "kd"
-    """The term."""
-    weight: NotNegative = 0.9
-    """Its factor in the objective."""
-    temperature: Positive = 4.0
-    """Temperature T of both softmaxes."""
-
-
-Term = KDTerm  # a union, discriminated by `kind`, as soon as there is a second one
 
 
 class Distillation(Section):

@@ -5,9 +5,11 @@ stem, stage1 .. stageN, pool (the penultimate feature, (N, C)) and logits, as fa
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from edgekd.errors import NetworkError
 
@@ -59,3 +61,62 @@ def _timm_taps(network: nn.Module) -> dict[str, str]:
 def _first(value: str | tuple[str, ...] | None) -> str | None:
     """One of them: timm gives a tuple where a network has several such layers."""
     return value if isinstance(value, str) or value is None else value[0]
+
+
+class TapReader:
+    """Runs a network and keeps what its taps gave; attached to the network until `close`."""
+
+    def __init__(self, network: nn.Module, taps: Sequence[str]) -> None:
+        """Attach to `taps`, each of which the network has."""
+        paths = taps_of(network)
+        self._kept: dict[str, Tensor] = {}
+        self._hooks = [
+            network.get_submodule(paths[tap]).register_forward_hook(partial(self._keep, tap)) for tap in taps
+        ]
+
+    def take(self) -> dict[str, Tensor]:
+        """Tap -> feature (B, ...) of the last forward pass, which is then forgotten."""
+        kept = dict(self._kept)
+        self._kept.clear()
+        return kept
+
+    def close(self) -> None:
+        """Detach from the network."""
+        for hook in self._hooks:
+            hook.remove()
+
+    def _keep(self, tap: str, module: nn.Module, inputs: object, output: object) -> None:
+        if not isinstance(output, Tensor):
+            raise NetworkError(
+                f"gives a {type(output).__name__} at the tap '{tap}'; a tensor is wanted",
+                where=type(module).__name__,
+            )
+        self._kept[tap] = output
+
+
+def tap_shapes(network: nn.Module, example_BC: Tensor) -> dict[str, tuple[int, ...]]:
+    """Tap -> shape of the feature of one example, by a forward pass in eval mode.
+
+    Taps whose module a forward pass does not run, or which give no tensor, are left out.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def note(tap: str, module: nn.Module, inputs: object, output: object) -> None:
+        if isinstance(output, Tensor) and output.ndim >= 2:
+            shapes[tap] = tuple(output.shape[1:])
+
+    taps = taps_of(network)
+    hooks = [
+        network.get_submodule(path).register_forward_hook(partial(note, tap)) for tap, path in taps.items()
+    ]
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        with torch.no_grad():
+            network(example_BC)
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for module, mode in modes.items():
+            module.training = mode
+    return {tap: shapes[tap] for tap in taps if tap in shapes}

@@ -6,6 +6,7 @@ This file and export.py are the only ones of the pipeline that need torch; the c
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,14 @@ from torch import Tensor, nn
 
 from edgekd.documents.function import PREFIX as PYTHON
 from edgekd.documents.function import source_files
-from edgekd.documents.recipe import QuantizedTraining, Student, Teacher, Training
+from edgekd.documents.recipe import Distillation, QuantizedTraining, Student, Teacher, Training
 from edgekd.errors import NetworkError
 from edgekd.files import sha256_file, write_bytes, write_text
 from edgekd.networks.network import build_network
 from edgekd.networks.timm_network import PREFIX as TIMM
 from edgekd.networks.weights import load_weights, save_weights
 from edgekd.pipeline.context import Context, section
+from edgekd.pipeline.heads import load_heads
 from edgekd.pipeline.provenance import package_versions, source_digest
 from edgekd.pipeline.run_folder import Stage
 from edgekd.quantization.calibrate import calibrate
@@ -89,37 +91,61 @@ def teacher(context: Context, task: Task) -> Stage:
     return context.make("teacher", what, ingredients, work)
 
 
-def student(context: Context, task: Task, teacher: Stage) -> Stage:
-    """The student in floating point, distilled from the teacher."""
+def student(
+    context: Context,
+    task: Task,
+    teacher: Stage,
+    heads: Sequence[Stage] = (),
+    *,
+    name: str = "student",
+    distillation: Distillation | None = None,
+    seed: int | None = None,
+) -> Stage:
+    """The student in floating point, distilled from the teacher.
+
+    Args:
+        context: what every stage is given.
+        task: what is learned.
+        teacher: the finished teacher.
+        heads: the stages of the heads on the frozen teacher that the terms need.
+        name: of the stage.
+        distillation: the objective, where it is not the recipe's.
+        seed: of the initial weights, the order and the augmentation, where it is not the recipe's.
+    """
     role = context.recipe.student
+    distillation = distillation or context.recipe.distillation
+    seed = context.recipe.seed if seed is None else seed
     given = None if role.weights is None else _weights_path(context, role.weights)
     ingredients = {
         "network": network_ingredients(role),
         "given": None if given is None else _digest_of_weights(given),
         "teacher": _teacher_ingredients(context, teacher),
-        "distillation": section(context.recipe.distillation),
+        "heads": [stage.file.files for stage in heads],
+        "distillation": section(distillation),
         **_training_ingredients(context, task, role.training),
+        "seed": seed,
         "quantization": source_digest("quantization"),
     }
 
     def work(folder: Path) -> None:
-        network = new_network(context, role, task)
+        network = new_network(context, role, task, seed=seed)
         if given is not None:
             load_weights(network, given)
         result = train_network(
             network,
             task,
             role.training,
-            context.recipe.distillation,
+            distillation,
             teacher=load_teacher(context, task, teacher),
             checkpoint_dir=folder / "checkpoints",
-            seed=context.recipe.seed,
-            progress=context.listener.training("student"),
+            seed=seed,
+            progress=context.listener.training(name),
             devices=role.training.devices,
+            heads=load_heads(heads),
         )
         _keep(network, result, folder)
 
-    return context.make("student", f"distil the student {role.network}", ingredients, work)
+    return context.make(name, f"distill the student {role.network}", ingredients, work)
 
 
 def post_training(context: Context, task: Task, student: Stage) -> Stage:
@@ -179,9 +205,11 @@ def quantization_aware(context: Context, task: Task, teacher: Stage, student: St
     return context.make("qad", "fine-tune with quantization in the loop", ingredients, work)
 
 
-def new_network(context: Context, role: Teacher | Student, task: Task) -> nn.Module:
-    """A network of a role with fresh, seeded weights."""
-    torch.manual_seed(context.recipe.seed)
+def new_network(
+    context: Context, role: Teacher | Student, task: Task, *, seed: int | None = None
+) -> nn.Module:
+    """A network of a role with fresh weights, seeded by the recipe where no seed is given."""
+    torch.manual_seed(context.recipe.seed if seed is None else seed)
     network = build_network(
         role.network,
         in_channels=task.in_channels,

@@ -48,7 +48,7 @@ def _move(x_BCX: Tensor, augmentation: Augmentation, generator: torch.Generator)
         for axis in range(2, x_BCX.ndim):
             x_BCX = _shift(x_BCX, axis, augmentation.crop, generator)
     if augmentation.flip:
-        x_BCX = _flip(x_BCX, generator)
+        x_BCX = mirror(x_BCX, generator)
     if augmentation.rotate_degrees:
         x_BCX = _rotate(x_BCX, augmentation.rotate_degrees, generator)
     return x_BCX
@@ -65,7 +65,7 @@ def _shift(x_BCX: Tensor, axis: int, most: int, generator: torch.Generator) -> T
     return x_BCX.gather(axis, source.clamp(0, size - 1).expand_as(x_BCX)) * inside
 
 
-def _flip(x_BCHW: Tensor, generator: torch.Generator) -> Tensor:
+def mirror(x_BCHW: Tensor, generator: torch.Generator) -> Tensor:
     """Mirror each image left to right with probability 1/2."""
     mirrored_B = torch.rand(len(x_BCHW), generator=generator, device=generator.device) < 0.5
     return torch.where(mirrored_B.to(x_BCHW.device).view(-1, 1, 1, 1), x_BCHW.flip(-1), x_BCHW)

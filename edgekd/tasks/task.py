@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from edgekd.documents.common import InputSpec
 from edgekd.documents.recipe import Augmentation, DigitsTask, NpzTask, PythonTask, TaskSection
+from edgekd.tasks.views import offered_views
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +59,11 @@ class Task:
     def input_shape(self) -> tuple[int, ...]:
         """One example without the batch axis, (C, ...)."""
         return self.input.shape
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """Names of the views in which a batch can be shown."""
+        return offered_views(self.input_shape)
 
     @property
     def background(self) -> NDArray[np.float32]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -31,9 +33,25 @@ def predict_logits(network: nn.Module, x_NC: Tensor, *, batch_size: int = _BATCH
             module.training = mode
 
 
-def validate(network: nn.Module, split: Resident) -> tuple[float, float]:
-    """Mean cross-entropy in nats, and share of right answers."""
-    logits_NK = predict_logits(network, split.x_NC)
+@dataclass(frozen=True)
+class Judgement:
+    """What decides which epoch is the best."""
+
+    loss: float
+    """Mean cross-entropy, in nats."""
+    top1: float
+    """Share of right answers."""
+    kl: float | None = None
+    """Mean KL(teacher || network) at T = 1, in nats; None where there is no teacher."""
+
+
+def judge(logits_NK: Tensor, split: Resident, teacher_logits_NK: Tensor | None = None) -> Judgement:
+    """Judge the logits of a split, (N, K) float32."""
     loss = F.cross_entropy(logits_NK, split.y_N)
     top1 = (logits_NK.argmax(1) == split.y_N).double().mean()
-    return float(loss), float(top1)
+    kl = None
+    if teacher_logits_NK is not None:
+        teacher_NK = F.log_softmax(teacher_logits_NK, dim=1)
+        own_NK = F.log_softmax(logits_NK, dim=1)
+        kl = float(F.kl_div(own_NK, teacher_NK, reduction="batchmean", log_target=True))
+    return Judgement(float(loss), float(top1), kl)

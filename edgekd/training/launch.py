@@ -14,6 +14,7 @@ from functools import partial
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.strategies import DDPStrategy
 from torch.multiprocessing.spawn import ProcessException
 
 from edgekd.documents.recipe import Devices
@@ -44,9 +45,13 @@ def run_plan(plan: Plan, *, progress: Progress, devices: Devices) -> TrainingRes
     if devices in ("auto", 1):
         result = Trainer(Fabric(accelerator=accelerator, devices=1), plan).run(progress)
     else:
-        fabric = Fabric(accelerator=accelerator, devices=devices, strategy="ddp_spawn")
+        # A head rests in epochs in which its term has no weight.
+        resting = any(True for _ in plan.objective.parameters())
+        strategy = DDPStrategy(start_method="spawn", find_unused_parameters=resting)
+        fabric = Fabric(accelerator=accelerator, devices=devices, strategy=strategy)
         result = _run_in_processes(fabric, plan, progress)
     plan.network.to("cpu").to(memory_format=torch.contiguous_format)
+    plan.objective.to("cpu")
     return result
 
 
@@ -60,10 +65,11 @@ def _run_in_processes(fabric: Fabric, plan: Plan, progress: Progress) -> Trainin
             if isinstance(outcome, EdgekdError):
                 raise outcome from None  # what a process said says more than how it ended
         raise TrainingError("a training process ended early", hint="train on one device") from failure
-    weights, result = relay.delivered[0]
-    plan.network.load_state_dict(torch.load(io.BytesIO(weights), weights_only=True))
+    content, result = relay.delivered[0]
+    state = torch.load(io.BytesIO(content), weights_only=True)
+    plan.network.load_state_dict(state["network"])
     assert isinstance(result, TrainingResult)
-    return result
+    return dataclasses.replace(result, heads=state["heads"])
 
 
 def _work_in_process(fabric: Fabric, *, plan: Plan, sender: Sender) -> None:
@@ -82,8 +88,7 @@ def _work_in_process(fabric: Fabric, *, plan: Plan, sender: Sender) -> None:
 
 def _train(fabric: Fabric, plan: Plan, progress: Progress) -> tuple[bytes, TrainingResult]:
     own = dataclasses.replace(plan, network=copy.deepcopy(plan.network))  # spawned, it shares its memory
-    trainer = Trainer(fabric, own)
-    result = trainer.run(progress)
-    weights = io.BytesIO()
-    torch.save(trainer.weights(), weights)
-    return weights.getvalue(), result
+    result = Trainer(fabric, own).run(progress)
+    content = io.BytesIO()
+    torch.save({"network": own.network.state_dict(), "heads": dict(result.heads)}, content)
+    return content.getvalue(), dataclasses.replace(result, heads={})

@@ -8,36 +8,49 @@ Axes: B examples of a batch, C channels and the rest of an example, K classes.
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from edgekd.distillation.objective import Loss, Objective
-from edgekd.distillation.step import Step
-from edgekd.documents.recipe import QuantizedTraining, Training
-from edgekd.errors import DivergedError
+from edgekd.distillation.labels import UNLABELED
+from edgekd.distillation.objective import Objective
+from edgekd.distillation.step import TEACHER
+from edgekd.distillation.term import Survey
+from edgekd.documents.recipe import Augmentation, QuantizedTraining, Training
+from edgekd.errors import DivergedError, UsageError
 from edgekd.files import sha256_json
-from edgekd.tasks.augment import augment
 from edgekd.tasks.task import Task
+from edgekd.tasks.views import has_fixed_views, make_views
 from edgekd.training.checkpoint import Checkpoints
 from edgekd.training.data import derive_seed, epoch_order, load_split, share_of, steps_per_epoch
-from edgekd.training.evaluate import validate
+from edgekd.training.evaluate import Judgement, judge, predict_logits
+from edgekd.training.learner import Learner
 from edgekd.training.loss_log import LossLog
 from edgekd.training.optimizer import build_optimizer
 from edgekd.training.precision import Precision
 from edgekd.training.progress import Progress
 from edgekd.training.result import EpochRecord, TrainingResult
 from edgekd.training.schedule import schedule_of
-from edgekd.training.soft_targets import SoftTargets, check_classes
+from edgekd.training.sources import Show, Sources, check_classes, features_over
 
-Weights = dict[str, Tensor]
+Weights = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class State:
+    """What the best epoch leaves."""
+
+    network: Weights
+    heads: Weights
 
 
 class Phases(Protocol):
@@ -67,6 +80,9 @@ class Plan:
     seed: int
     starts_trained: bool
     """Whether the network as it came is a candidate too, as epoch 0."""
+    judged_by: Literal["network", "objective"] = "network"
+    """What decides which epoch is the best: the network's answers on the validation split, or the value of
+    the objective there, for heads that learn on a frozen network."""
 
 
 class Trainer:
@@ -84,14 +100,18 @@ class Trainer:
         self._validation = load_split(plan.task, plan.task.validation, fabric.device)
         self._background_C = torch.from_numpy(plan.task.background).to(fabric.device)
         self._network = plan.network.to(fabric.device)
+        self._objective = plan.objective.to(fabric.device)
         plan.precision.lay_out_network(self._network)
+        plan.precision.lay_out_network(self._objective)
         self._check_networks()
-        self._soft_targets = SoftTargets(
-            plan.teachers, self._train, augmentation=plan.task.augmentation, precision=plan.precision
-        )
-        self._optimizer = build_optimizer(self._network, plan.section)
-        self._module, self._stepper = fabric.setup(self._network, self._optimizer)
         self._steps = steps_per_epoch(len(self._train), plan.section.batch_size, processes=fabric.world_size)
+        self._check_objective()
+        self._sources = self._open_sources()
+        self._teacher_logits_NK = self._validation_logits_of_teacher()
+        self._objective.prepare(Survey(self._train.y_N, self._features_over))
+        self._learner = Learner(self._network, self._objective, plan.precision)
+        self._optimizer = build_optimizer(self._learner, plan.section)
+        self._module, self._stepper = fabric.setup(self._learner, self._optimizer)
         self._schedule = schedule_of(plan.section, steps_per_epoch=self._steps)
         self._checkpoints = Checkpoints(plan.checkpoint_dir, form=self._form())
 
@@ -103,110 +123,181 @@ class Trainer:
             StorageError: a checkpoint cannot be written.
         """
         devices = [self._fabric.device] if self._fabric.device.type == "cuda" else []
-        with torch.random.fork_rng(devices):  # the epochs seed torch for dropout; the caller's state survives
-            return self._run(progress)
+        try:
+            with torch.random.fork_rng(devices):  # the epochs seed torch for dropout; the caller's survives
+                return self._run(progress)
+        finally:
+            self._learner.release()
 
     def _run(self, progress: Progress) -> TrainingResult:
-        history, best, best_weights = self._resume(progress)
+        history, best, best_state = self._resume(progress)
         done = resumed_from = history[-1].epoch if history else None
-        progress.on_start(self._plan.section.epochs, done or 0)
+        progress.on_start(self._epochs, done or 0)
         if best is None and self._plan.starts_trained:
-            best, best_weights = self._as_it_came(), self.weights()
+            best, best_state = self._as_it_came(), self._state()
             history.append(best)
-        for epoch in range((done or 0) + 1, self._plan.section.epochs + 1):
+        for epoch in range((done or 0) + 1, self._epochs + 1):
             record = self._epoch(epoch, progress)
             history.append(record)
             if best is None or record.is_better_than(best):
-                best, best_weights = record, self.weights()
-            self._save(epoch, history, best, best_weights)
+                best, best_state = record, self._state()
+            self._save(epoch, history, best, best_state)
             progress.on_epoch(record)
         assert best is not None, "there is an epoch, or the network as it came"
-        self._network.load_state_dict(best_weights)
-        return TrainingResult(best, tuple(history), resumed_from, str(self._plan.precision))
+        self._network.load_state_dict(best_state.network)
+        heads = best_state.heads
+        return TrainingResult(best, tuple(history), resumed_from, str(self._plan.precision), heads)
+
+    @property
+    def _epochs(self) -> int:
+        return self._plan.section.epochs
 
     def _epoch(self, epoch: int, progress: Progress) -> EpochRecord:
         began = time.perf_counter()
         first_step = (epoch - 1) * self._steps
         log = LossLog(
-            self._fabric, self._plan.objective, epoch=epoch, first_step=first_step + 1, hint=self._hint()
+            self._fabric,
+            self._objective,
+            epoch=epoch,
+            epochs=self._epochs,
+            first_step=first_step + 1,
+            hint=self._hint(),
         )
         rank, processes = self._fabric.global_rank, self._fabric.world_size
         torch.manual_seed(derive_seed(self._plan.seed, "network", epoch, rank))
         views = torch.Generator(self._fabric.device)
         views.manual_seed(derive_seed(self._plan.seed, "views", epoch, rank))
         order = epoch_order(len(self._train), steps=self._steps, seed=self._plan.seed, epoch=epoch)
+        self._objective.train()
         self._plan.phases.enter_training(self._network, epoch=epoch)
         for step, indices_B in enumerate(order):
             mine_B = share_of(indices_B, rank=rank, processes=processes).to(self._fabric.device)
-            log.add(self._step(mine_B, self._schedule.learning_rate(first_step + step), views))
+            rate = self._schedule.learning_rate(first_step + step)
+            log.add(self._step(mine_B, rate, views, epoch))
             progress.on_step(step + 1, self._steps)
         loss, parts = log.means()
-        validation_loss, validation_top1 = self._validate(epoch)
-        learning_rate = self._schedule.learning_rate(first_step + self._steps - 1)
+        judged = self._judge(epoch)
+        rate = self._schedule.learning_rate(first_step + self._steps - 1)
         seconds = time.perf_counter() - began
-        return EpochRecord(epoch, learning_rate, loss, parts, validation_loss, validation_top1, seconds)
+        return EpochRecord(epoch, rate, loss, parts, judged.loss, judged.top1, seconds, judged.kl)
 
-    def _step(self, indices_B: Tensor, learning_rate: float, views: torch.Generator) -> Loss:
+    def _step(self, indices_B: Tensor, rate: float, views: torch.Generator, epoch: int) -> Tensor:
         """One update of the weights; issues work to the device and does not wait for it."""
-        precision = self._plan.precision
-        x_BC = augment(
-            self._train.x_NC[indices_B], self._plan.task.augmentation, views, background_C=self._background_C
-        )
-        x_BC = precision.lay_out(x_BC)
-        with precision.autocast(self._fabric.device):
-            logits_BK = self._module(x_BC)
-        soft = self._soft_targets(indices_B, x_BC)
-        loss = self._plan.objective(Step(logits_BK, self._train.y_N[indices_B], soft))
+        x_RC = self._plan.precision.lay_out(self._show(self._train.x_NC[indices_B], views))
+        sources = self._sources(indices_B, x_RC)
+        labels_B = self._train.y_N[indices_B]
+        total, values_P = self._module(x_RC, labels_B, indices_B, sources, epoch=epoch, epochs=self._epochs)
         self._optimizer.zero_grad()
-        self._fabric.backward(loss.total)
+        self._fabric.backward(total)
         for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = rate
         self._stepper.step()
-        return loss
+        return values_P  # type: ignore[no-any-return]
 
-    def _validate(self, epoch: int) -> tuple[float, float]:
-        """Loss and top-1 of the validation split; the first process judges for all.
+    def _show(self, x_BC: Tensor, generator: torch.Generator) -> Tensor:
+        augmentation, views = self._plan.task.augmentation, self._objective.views
+        return make_views(x_BC, views, augmentation, generator, background_C=self._background_C)
+
+    def _judge(self, epoch: int) -> Judgement:
+        """The plan's judgement on the validation split; the first process judges for all.
 
         Raises:
             DivergedError: the loss is not finite.
         """
-        judged = (0.0, 0.0)
+        judged: Judgement = Judgement(0.0, 0.0)
         if self._fabric.is_global_zero:
             self._plan.phases.enter_validation(self._network)
-            judged = validate(self._network, self._validation)
-        loss, top1 = self._fabric.broadcast(judged)
-        if not math.isfinite(loss):
-            raise DivergedError(f"the validation loss became {loss:g} after epoch {epoch}", hint=self._hint())
-        return loss, top1
+            self._objective.eval()
+            of_network = self._plan.judged_by == "network"
+            judged = self._judge_network() if of_network else self._judge_objective()
+        judged = self._fabric.broadcast(judged)
+        if not math.isfinite(judged.loss):
+            raise DivergedError(
+                f"the validation loss became {judged.loss:g} after epoch {epoch}", hint=self._hint()
+            )
+        return judged
+
+    def _judge_network(self) -> Judgement:
+        """Loss and top-1 of the network on the validation split, and how closely it follows the teacher."""
+        logits_NK = predict_logits(self._network, self._validation.x_NC)
+        return judge(logits_NK, self._validation, self._teacher_logits_NK)
+
+    def _judge_objective(self) -> Judgement:
+        """Value of the objective on the validation split, in views without augmentation."""
+        total, count = 0.0, len(self._validation)
+        plain = self._fixed_show()
+        order_N = torch.arange(count, device=self._fabric.device)
+        with torch.no_grad():
+            for indices_B in torch.split(order_N, self._plan.section.batch_size):
+                x_RC = self._plan.precision.lay_out(plain(self._validation.x_NC[indices_B]))
+                labels_B = self._validation.y_N[indices_B]
+                loss, _ = self._learner(x_RC, labels_B, indices_B, {}, epoch=1, epochs=1)
+                total += float(loss) * len(indices_B)
+        return Judgement(total / count, 0.0)
+
+    def _fixed_show(self) -> Show:
+        generator = torch.Generator(self._fabric.device)
+        return partial(
+            make_views, views=self._objective.views, augmentation=Augmentation(), generator=generator
+        )
+
+    def _open_sources(self) -> Sources:
+        views = self._objective.views
+        fixed = has_fixed_views(self._plan.task.augmentation, views)
+        return Sources(
+            self._plan.teachers,
+            self._train,
+            taps={name: self._objective.source_taps(name) for name in self._plan.teachers},
+            views=views,
+            fixed=self._fixed_show() if fixed else None,
+            precision=self._plan.precision,
+        )
+
+    def _validation_logits_of_teacher(self) -> Tensor | None:
+        teacher = self._plan.teachers.get(TEACHER)
+        if teacher is None or not self._fabric.is_global_zero:
+            return None
+        frozen = copy.deepcopy(teacher).to(self._fabric.device)
+        return predict_logits(frozen, self._validation.x_NC)
+
+    def _features_over(self, source: str, tap: str) -> Tensor:
+        return features_over(self._plan.teachers[source], tap, self._train.x_NC)
 
     def _as_it_came(self) -> EpochRecord:
         began = time.perf_counter()
-        loss, top1 = self._validate(0)
-        return EpochRecord(0, 0.0, None, {}, loss, top1, time.perf_counter() - began)
+        judged = self._judge(0)
+        seconds = time.perf_counter() - began
+        return EpochRecord(0, 0.0, None, {}, judged.loss, judged.top1, seconds, judged.kl)
 
-    def weights(self) -> Weights:
-        """A copy of the network's state on the CPU."""
-        return {name: value.detach().cpu().clone() for name, value in self._network.state_dict().items()}
+    def _state(self) -> State:
+        """A copy of what the best epoch leaves, on the CPU."""
+        remembered = {name for names in self._objective.memory().values() for name in names}
+        heads = {name: value for name, value in _copy(self._objective).items() if name not in remembered}
+        return State(_copy(self._network), heads)
 
-    def _save(self, epoch: int, history: list[EpochRecord], best: EpochRecord, best_weights: Weights) -> None:
+    def _save(self, epoch: int, history: list[EpochRecord], best: EpochRecord, best_state: State) -> None:
         if self._fabric.is_global_zero:
             state = {
                 "network": self._network.state_dict(),
+                "objective": self._objective.state_dict(),
                 "optimizer": self._optimizer.state_dict(),
                 "history": [asdict(record) for record in history],
                 "best": asdict(best),
-                "best_network": best_weights,
+                "best_network": best_state.network,
+                "best_heads": best_state.heads,
             }
             self._checkpoints.save(epoch, state)
 
-    def _resume(self, progress: Progress) -> tuple[list[EpochRecord], EpochRecord | None, Weights]:
+    def _resume(self, progress: Progress) -> tuple[list[EpochRecord], EpochRecord | None, State]:
         state = self._checkpoints.latest(progress.on_warning)
         if state is None:
-            return [], None, {}
+            return [], None, State({}, {})
         self._network.load_state_dict(state["network"])
+        self._objective.load_state_dict(state["objective"])
         self._optimizer.load_state_dict(state["optimizer"])
         history = [EpochRecord(**record) for record in state["history"]]
-        return history, EpochRecord(**state["best"]), state["best_network"]
+        best_state = State(state["best_network"], state["best_heads"])
+        return history, EpochRecord(**state["best"]), best_state
 
     def _form(self) -> str:
         """Digest of what this training is; see Checkpoints."""
@@ -214,7 +305,7 @@ class Trainer:
         shapes = {name: list(value.shape) for name, value in self._network.state_dict().items()}
         form: dict[str, Any] = {
             "section": plan.section.model_dump(mode="json"),
-            "parts": [[part.name, part.weight, repr(part.term)] for part in plan.objective.parts],
+            "distillation": plan.objective.fingerprint,
             "task": plan.task.fingerprint,
             "augmentation": plan.task.augmentation.model_dump(mode="json"),
             "precision": str(plan.precision),
@@ -231,7 +322,40 @@ class Trainer:
             device = next(network.parameters(), example_BC).device
             check_classes(network, example_BC.to(device), self._plan.task.num_classes, role=role)
 
+    def _check_objective(self) -> None:
+        """See that the terms can work on these data in these batches, before the hours are spent.
+
+        Raises:
+            UsageError: they cannot; names the term.
+        """
+        examples = len(self._train) // self._steps // self._fabric.world_size
+        unlabeled = bool((self._train.y_N == UNLABELED).any())
+        for part in self._objective.parts:
+            if examples < part.term.smallest_batch:
+                raise UsageError(
+                    f"needs batches of at least {part.term.smallest_batch} examples; here one has {examples}",
+                    where=f"term {part.name}",
+                    hint="raise batch_size",
+                )
+            if part.term.memory and self._fabric.world_size > 1:
+                raise UsageError(
+                    f"remembers every training example, and {self._fabric.world_size} processes would each "
+                    "remember only their own",
+                    where=f"term {part.name}",
+                    hint="train on one device",
+                )
+            if part.term.reads_labels and unlabeled:
+                raise UsageError(
+                    "reads the label of every example, and some of this task have none",
+                    where=f"term {part.name}",
+                    hint="leave the unlabeled pool or the term out",
+                )
+
     def _hint(self) -> str:
         rate = self._plan.section.learning_rate
         warmup = ", a longer warm-up" if isinstance(self._plan.section, Training) else ""
         return f"a learning_rate below {rate:g}{warmup}, or precision = 'fp32'"
+
+
+def _copy(module: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().cpu().clone() for name, value in module.state_dict().items()}

@@ -13,7 +13,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from edgekd.distillation.objective import Loss, Objective
+from edgekd.distillation.objective import Objective
 from edgekd.errors import DivergedError
 
 _STEPS_BETWEEN_READS = 256
@@ -23,24 +23,32 @@ class LossLog:
     """Losses of one epoch, averaged over the processes when read."""
 
     def __init__(
-        self, fabric: Fabric, objective: Objective, *, epoch: int, first_step: int, hint: str
+        self,
+        fabric: Fabric,
+        objective: Objective,
+        *,
+        epoch: int,
+        epochs: int,
+        first_step: int,
+        hint: str,
     ) -> None:
         """Start the log of `epoch`, whose first step is the training's `first_step`; both count from 1."""
         self._fabric = fabric
-        self._objective = objective
+        self._names = objective.names
+        self._weights = objective.weights(epoch, epochs)
         self._epoch = epoch
         self._first_step = first_step
         self._hint = hint
         self._waiting: list[Tensor] = []
         self._rows: list[list[float]] = []
 
-    def add(self, loss: Loss) -> None:
-        """Note a step's loss; does not wait for its value, but for one step in a few hundred.
+    def add(self, values_P: Tensor) -> None:
+        """Note the parts of a step's loss; waits for their values at one step in a few hundred only.
 
         Raises:
             DivergedError: at such a read, a loss was not finite.
         """
-        self._waiting.append(loss.values_P)
+        self._waiting.append(values_P)
         if len(self._waiting) == _STEPS_BETWEEN_READS:
             self._read()
 
@@ -52,7 +60,7 @@ class LossLog:
         """
         self._read()
         means = [math.fsum(column) / len(self._rows) for column in zip(*self._rows, strict=True)]
-        return self._total(means), dict(zip(self._objective.names, means, strict=True))
+        return self._total(means), dict(zip(self._names, means, strict=True))
 
     def _read(self) -> None:
         if not self._waiting:
@@ -65,10 +73,12 @@ class LossLog:
             self._rows.append(row)
 
     def _diverged(self, row: Sequence[float]) -> DivergedError:
-        named = zip(self._objective.names, row, strict=True)
+        named = list(zip(self._names, row, strict=True))
         parts = ", ".join(f"{name}={value:.4g}" for name, value in named)
+        worst = next(name for name, value in named if not math.isfinite(value))
         when = f"at step {self._first_step + len(self._rows)} (epoch {self._epoch})"
-        return DivergedError(f"the loss became {self._total(row):g} {when}: {parts}", hint=self._hint)
+        what = f"the loss became {self._total(row):g} {when}, first in the part '{worst}': {parts}"
+        return DivergedError(what, hint=self._hint)
 
     def _total(self, row: Sequence[float]) -> float:
-        return sum(part.weight * value for part, value in zip(self._objective.parts, row, strict=True))
+        return sum(weight * value for weight, value in zip(self._weights, row, strict=True))

@@ -26,7 +26,7 @@ from edgekd.training.loop import Plan
 from edgekd.training.precision import resolve_precision
 from edgekd.training.progress import Progress, Silent
 from edgekd.training.result import TrainingResult
-from edgekd.training.trainer import teachers_of
+from edgekd.training.setting import setting_of
 
 
 @dataclass(frozen=True)
@@ -83,15 +83,16 @@ def train_quantized(
         UsageError: a term needs a teacher and there is none.
         StorageError: a checkpoint cannot be written.
     """
-    objective = build_quantized_objective(section, distillation)
     phases = QuantizedPhases(moving_epochs=math.floor(section.freeze_scales_after * section.epochs))
     phases.enter_validation(quantized)
+    setting = setting_of(quantized, {TEACHER: teacher, SELF: student}, task)
+    objective = build_quantized_objective(section, distillation, setting)
     plan = Plan(
         network=quantized,
         task=task,
         section=section,
         objective=objective,
-        teachers=teachers_of(objective, {TEACHER: teacher, SELF: student}),
+        teachers={name: setting.sources[name].network for name in objective.sources},
         phases=phases,
         precision=resolve_precision(section.precision, task.input_shape, quantized),
         checkpoint_dir=checkpoint_dir,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
+
+from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,8 @@ class EpochRecord:
     """Share of right answers on the validation split, in fp32."""
     seconds: float
     """Wall time, validation included."""
+    validation_kl: float | None = None
+    """KL(teacher || network) on the validation split at T = 1, in nats; None where there is no teacher."""
 
     def is_better_than(self, other: EpochRecord) -> bool:
         """Higher validation top-1; among equals lower validation loss, since small splits tie often."""
@@ -41,6 +45,8 @@ class TrainingResult:
     """The epoch after which a checkpoint was taken up; None when the training began afresh."""
     precision: str
     """Arithmetic and layout, such as `bf16, channels last`."""
+    heads: Mapping[str, Tensor] = field(default_factory=dict)
+    """State of the objective's heads in the best epoch, on the CPU; what a memory holds is left out."""
 
     @property
     def best_epoch(self) -> int:

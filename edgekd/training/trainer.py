@@ -6,18 +6,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import nn
 
-from edgekd.distillation.objective import LABELS_ONLY, Objective, build_objective
+from edgekd.distillation.objective import LABELS_ONLY, build_objective
+from edgekd.distillation.setting import State
 from edgekd.distillation.step import TEACHER
 from edgekd.documents.recipe import Devices, Distillation, Training
-from edgekd.errors import UsageError
 from edgekd.tasks.task import Task
+from edgekd.training.data import derive_seed
 from edgekd.training.launch import run_plan
 from edgekd.training.loop import Plan
 from edgekd.training.precision import resolve_precision
 from edgekd.training.progress import Progress, Silent
 from edgekd.training.result import EpochRecord, TrainingResult
+from edgekd.training.setting import setting_of
 
 __all__ = ["EpochRecord", "TrainingResult", "train_network"]
 
@@ -46,6 +49,7 @@ def train_network(
     seed: int,
     progress: Progress | None = None,
     devices: Devices = "auto",
+    heads: Mapping[str, State] = {},
 ) -> TrainingResult:
     """Train, or take up an interrupted training, and leave the weights that validate best in `network`.
 
@@ -62,20 +66,26 @@ def train_network(
         seed: of the order, the augmentation and dropout; the initial weights are the caller's.
         progress: hears how it goes; None says nothing.
         devices: how many GPUs, or how many processes where there is no GPU; `auto` is one.
+        heads: kind of a term -> state of its head on the frozen teacher, for the terms that need one.
 
     Raises:
         DivergedError: the loss is no longer finite; names the step.
         NetworkError: network or teacher does not give one logit a class.
-        UsageError: a term needs a teacher and there is none.
+        UsageError: a term needs a teacher, a tap, a view or a batch size, and it is not there.
         StorageError: a checkpoint cannot be written.
     """
-    objective = build_objective(distillation or LABELS_ONLY, label_smoothing=training.label_smoothing)
+    setting = setting_of(network, {TEACHER: teacher}, task, heads=heads)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(seed, "heads"))
+        objective = build_objective(
+            distillation or LABELS_ONLY, setting, label_smoothing=training.label_smoothing
+        )
     plan = Plan(
         network=network,
         task=task,
         section=training,
         objective=objective,
-        teachers=teachers_of(objective, {TEACHER: teacher}),
+        teachers={name: setting.sources[name].network for name in objective.sources},
         phases=FloatPhases(),
         precision=resolve_precision(training.precision, task.input_shape, network),
         checkpoint_dir=checkpoint_dir,
@@ -83,19 +93,3 @@ def train_network(
         starts_trained=False,
     )
     return run_plan(plan, progress=progress or Silent(), devices=devices)
-
-
-def teachers_of(objective: Objective, given: Mapping[str, nn.Module | None]) -> dict[str, nn.Module]:
-    """The networks that an objective's sources name.
-
-    Raises:
-        UsageError: one of them was not given.
-    """
-    teachers = {}
-    for source in objective.sources:
-        network = given.get(source)
-        if network is None:
-            readers = [part.name for part in objective.parts if source in part.term.sources]
-            raise UsageError(f"the objective needs a {source}, which was not given", where=", ".join(readers))
-        teachers[source] = network
-    return teachers

@@ -11,6 +11,7 @@ from edgekd.documents.base import nearest
 from edgekd.documents.manifest import Manifest
 from edgekd.documents.profile import Profile
 from edgekd.documents.recipe import Recipe
+from edgekd.documents.terms import SECTIONS
 from edgekd.errors import DocumentError
 from tests.documents.cases import DOCUMENTS, changed, problems
 
@@ -38,8 +39,9 @@ network = 18
 width = { is = 2 }
 
 [[distillation.terms]]
-kind = "dk"
+kind = "kd"
 weight = -1
+temprature = 3
 
 [[targets]]
 profile = 3
@@ -70,8 +72,8 @@ my.toml: 21 problems
   teacher.training.optimzer: unknown key; did you mean 'optimizer'?
   student.network: found 18; a string is expected
   student.args.width: found a table; true or false, a whole number, a number or a string is expected
-  distillation.terms[0].kind: found 'dk'; allowed: 'kd'
   distillation.terms[0].weight: found -1; at least 0 is expected
+  distillation.terms[0].temprature: unknown key; did you mean 'temperature'?
   targets[0].profile: found 3; a string is expected
   gate.top1_min: found nan; a finite number is expected
   gate.int8_share: found 1.5; at most 1 is expected
@@ -166,3 +168,13 @@ def test_a_key_that_is_itself_wrong_is_quoted() -> None:
 def test_nearest() -> None:
     assert nearest("optimzer", ("optimizer", "momentum")) == "; did you mean 'optimizer'?"
     assert nearest("wings", ("optimizer", "momentum")) == ""
+
+
+def test_an_unknown_term_is_told_the_nearest_and_all() -> None:
+    data = {"schema": 1, "name": "x", "distillation": {"terms": [{"kind": "kdd"}]}}
+    with pytest.raises(DocumentError) as caught:
+        Recipe.parse(data, where="my.toml")
+    known = ", ".join(repr(section.tag) for section in SECTIONS[:-1])
+    assert (
+        f"distillation.terms[0].kind: found 'kdd'; allowed: {known} or {SECTIONS[-1].tag!r}; did you mean 'kd'?"
+    ) in str(caught.value)

@@ -6,10 +6,9 @@ import math
 
 import pytest
 import torch
-from torch import nn
 
 from edgekd.training.data import Resident
-from edgekd.training.evaluate import predict_logits, validate
+from edgekd.training.evaluate import judge, predict_logits
 from tests.training.cases import make_network
 
 
@@ -33,7 +32,16 @@ def test_every_module_gets_its_mode_back() -> None:
 
 def test_loss_and_top1() -> None:
     logits_NK = torch.tensor([[2.0, 0.0], [0.0, 2.0], [3.0, 0.0], [0.0, 0.0]])
-    loss, top1 = validate(nn.Identity(), Resident(logits_NK, torch.tensor([0, 1, 1, 0])))
+    judged = judge(logits_NK, Resident(logits_NK, torch.tensor([0, 1, 1, 0])))
     right, wrong, even = math.log(1 + math.exp(-2)), math.log(1 + math.exp(3)), math.log(2)
-    assert loss == pytest.approx((2 * right + wrong + even) / 4, rel=1e-6)
-    assert top1 == 0.75
+    assert judged.loss == pytest.approx((2 * right + wrong + even) / 4, rel=1e-6)
+    assert judged.top1 == 0.75
+    assert judged.kl is None
+
+
+def test_distance_to_the_teacher() -> None:
+    teacher_NK, own_NK = torch.tensor([[1.0, 0.0], [0.0, 3.0]]), torch.tensor([[0.0, 0.0], [0.0, 3.0]])
+    judged = judge(own_NK, Resident(own_NK, torch.tensor([0, 1])), teacher_NK)
+    p = math.exp(1) / (1 + math.exp(1))
+    expected = (p * math.log(2 * p) + (1 - p) * math.log(2 * (1 - p))) / 2
+    assert judged.kl == pytest.approx(expected, rel=1e-5)

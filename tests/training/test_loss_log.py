@@ -5,35 +5,39 @@ from __future__ import annotations
 import pytest
 import torch
 from lightning_fabric import Fabric
+from torch import Tensor
 
-from edgekd.distillation.objective import Loss, build_objective
+from edgekd.distillation.objective import build_objective
 from edgekd.documents.recipe import Distillation, KDTerm
 from edgekd.errors import DivergedError
 from edgekd.training.loss_log import LossLog
+from tests.distillation.steps import SETTING
 
 
 @pytest.fixture
 def log() -> LossLog:
-    objective = build_objective(Distillation(label_weight=0.5, terms=(KDTerm(weight=2.0),)))
+    objective = build_objective(
+        Distillation(label_weight=0.5, terms=(KDTerm(weight=2.0, decay="linear"),)), SETTING
+    )
     fabric = Fabric(accelerator="cpu", devices=1)
-    return LossLog(fabric, objective, epoch=3, first_step=101, hint="less")
+    return LossLog(fabric, objective, epoch=3, epochs=4, first_step=101, hint="less")
 
 
-def loss(labels: float, kd: float) -> Loss:
-    return Loss(total=torch.zeros(()), values_P=torch.tensor([labels, kd]))
+def loss(labels: float, kd: float) -> Tensor:
+    return torch.tensor([labels, kd])
 
 
 def test_means_over_the_steps(log: LossLog) -> None:
     log.add(loss(1.0, 4.0))
     log.add(loss(3.0, 0.0))
-    assert log.means() == (0.5 * 2.0 + 2.0 * 2.0, {"labels": 2.0, "kd": 2.0})
+    assert log.means() == (0.5 * 2.0 + 2.0 * (1 - 2 / 4) * 2.0, {"labels": 2.0, "kd": 2.0})
 
 
 @pytest.mark.parametrize(
     ("bad", "text"),
     [
-        ((float("nan"), 1.0), "nan at step 103 (epoch 3): labels=nan, kd=1"),
-        ((2.5, float("inf")), "inf at step 103 (epoch 3): labels=2.5, kd=inf"),
+        ((float("nan"), 1.0), "nan at step 103 (epoch 3), first in the part 'labels': labels=nan, kd=1"),
+        ((2.5, float("inf")), "inf at step 103 (epoch 3), first in the part 'kd': labels=2.5, kd=inf"),
     ],
 )
 def test_the_first_bad_step_is_named(log: LossLog, bad: tuple[float, float], text: str) -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from edgekd.distillation.kd import kd_loss
+from edgekd.distillation.kd import kd_rows
 from edgekd.documents.recipe import Augmentation, Distillation, Training
 from edgekd.errors import DivergedError, NetworkError, UsageError
 from edgekd.tasks.augment import augment
@@ -91,7 +91,7 @@ def test_agrees_with_the_loop_written_out(tmp_path: Path) -> None:
             background_C = torch.from_numpy(task.background)
             x_BC = augment(x_NC[indices_B], task.augmentation, views, background_C=background_C)
             logits_BK = expected(x_BC)
-            kd = kd_loss(logits_BK, teacher(x_BC), temperature=4.0)
+            kd = kd_rows(logits_BK, teacher(x_BC), temperature=4.0).mean()
             loss = 0.1 * nn.functional.cross_entropy(logits_BK, y_N[indices_B]) + 0.9 * kd
             optimizer.zero_grad()
             loss.backward()
@@ -216,7 +216,7 @@ def test_divergence_names_step_and_parts(tmp_path: Path) -> None:
     with pytest.raises(DivergedError) as caught:
         train(make_network(), tmp_path, training=training)
     assert str(caught.value) == (
-        "the loss became nan at step 2 (epoch 1): labels=nan\n"
+        "the loss became nan at step 2 (epoch 1), first in the part 'labels': labels=nan\n"
         "  try: a learning_rate below 1e+30, a longer warm-up, or precision = 'fp32'"
     )
 
@@ -244,7 +244,9 @@ def test_a_teacher_of_other_classes_is_refused(tmp_path: Path) -> None:
 def test_terms_without_a_teacher_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         train(make_network(), tmp_path, distillation=Distillation())
-    assert str(caught.value) == "kd: the objective needs a teacher, which was not given"
+    assert str(caught.value) == (
+        "term kd: needs a teacher, which was not given\n  try: give the teacher, or leave the term out"
+    )
 
 
 def test_summary_is_json(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edgekd.distillation.objective import LABELS_ONLY, build_objective
+from edgekd.distillation.labels import Labels
+from edgekd.distillation.objective import Objective, Part
 from edgekd.documents.recipe import Training
 from edgekd.errors import DivergedError
 from edgekd.training.launch import run_plan
@@ -57,7 +58,7 @@ def plan_of(folder: Path, *, learning_rate: float = 0.1) -> Plan:
         network=Linear(),
         task=make_task(),
         section=Training(epochs=3, batch_size=32, learning_rate=learning_rate),
-        objective=build_objective(LABELS_ONLY),
+        objective=Objective([Part("labels", 1.0, Labels())]),
         teachers={},
         phases=Witness(folder),
         precision=Precision("fp32", channels_last=False),
