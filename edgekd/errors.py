@@ -13,7 +13,8 @@ EdgekdError                      exit
 │   └── DivergedError             4   the loss is no longer a number
 ├── ConversionError               4   a graph could not be made, or is not what was asked for
 ├── MeasurementError              4   a measurement failed
-└── StorageError                  4   a file could not be written (full disk, no permission)
+├── StorageError                  4   a file could not be written (full disk, no permission)
+└── StoppedError                  0   the time that was given is used up; the same call goes on from here
 
 A failed gate is no error: it is a Verdict. The command line alone turns errors into text and exit codes.
 """
@@ -115,3 +116,9 @@ class MeasurementError(EdgekdError):
 
 class StorageError(EdgekdError):
     """A file could not be written: the disk is full, or the folder is not writable."""
+
+
+class StoppedError(EdgekdError):
+    """The time that was given is used up: what is finished is kept, and the same call goes on from there."""
+
+    exit_code = 0

@@ -15,6 +15,7 @@ from edgekd.stats import (
     min_samples,
     nearest_rank,
     order_statistic_upper,
+    paired_difference,
     paired_drop_upper,
     resolvable_drop,
     spearman,
@@ -262,3 +263,71 @@ def test_two_levels_is_the_best_of_all_splits(values):
     )
     total = float(np.sum((ordered - ordered.mean()) ** 2))
     assert two_levels(values)[2] == pytest.approx(1 - within / total, abs=1e-6)
+
+
+def answers(rng, difficulty_N, seed_spread, seeds):
+    """Right or wrong, (S, N): the examples keep their difficulty, each seed shifts all of them."""
+    logits_SN = difficulty_N + rng.normal(0, seed_spread, (seeds, 1))
+    return rng.random(logits_SN.shape) < 1 / (1 + np.exp(-logits_SN))
+
+
+def test_paired_difference_of_one_seed_is_scipys_t_interval_over_the_examples():
+    rng = np.random.default_rng(1)
+    reference, candidate = rng.random((1, 400)) < 0.8, rng.random((1, 400)) < 0.85
+    found = paired_difference(reference, candidate, 0.975)
+    test = scipy_stats.ttest_rel(candidate[0].astype(float), reference[0].astype(float))
+    expected = test.confidence_interval(0.95)
+    assert (found.lower, found.upper) == pytest.approx((expected.low, expected.high))
+    assert found.mean == pytest.approx(candidate.mean() - reference.mean())
+    assert (found.degrees, found.seed_error) == (399, None)
+
+
+def test_paired_difference_adds_the_variances_of_seeds_and_examples():
+    rng = np.random.default_rng(2)
+    reference, candidate = rng.random((4, 200)) < 0.7, rng.random((4, 200)) < 0.75
+    found = paired_difference(reference, candidate, 0.95)
+    difference = candidate.astype(float) - reference.astype(float)
+    by_seed = scipy_stats.sem([row.mean() for row in difference])
+    by_example = scipy_stats.sem([column.mean() for column in difference.T])
+    assert (found.seed_error, found.example_error) == pytest.approx((by_seed, by_example))
+    squared = by_seed**2 + by_example**2
+    degrees = math.floor(squared**2 / (by_seed**4 / 3 + by_example**4 / 199))
+    half = scipy_stats.t.ppf(0.95, degrees) * math.sqrt(squared)
+    assert (found.lower, found.upper) == pytest.approx((found.mean - half, found.mean + half))
+    assert found.degrees == degrees
+
+
+def test_paired_difference_of_seeds_alone_is_scipys_t_interval_over_the_seeds():
+    lifted = np.repeat(np.array([[True], [False], [True]]), 50, axis=1)  # all examples of a seed alike
+    found = paired_difference(np.zeros_like(lifted), lifted, 0.975)
+    expected = scipy_stats.ttest_1samp([1.0, 0.0, 1.0], 0).confidence_interval(0.95)
+    assert (found.lower, found.upper) == pytest.approx((expected.low, expected.high))
+    assert (found.degrees, found.example_error) == (2, pytest.approx(0, abs=1e-15))
+
+
+def test_paired_difference_of_an_arm_to_itself_is_nothing():
+    same = np.random.default_rng(3).random((3, 100)) < 0.9
+    found = paired_difference(same, same, 0.975)
+    assert (found.mean, found.lower, found.upper) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(("seeds", "seed_spread"), [(2, 0.0), (3, 0.0), (3, 0.05), (3, 0.2), (5, 0.1)])
+def test_paired_difference_holds_its_level_over_other_seeds_and_other_examples(seeds, seed_spread):
+    rng = np.random.default_rng(seeds)
+
+    def arms(count):
+        difficulty_N = rng.normal(1.5, 2, count)
+        return difficulty_N, difficulty_N + rng.normal(0.2, 0.7, count)
+
+    shift_N = rng.normal(0, seed_spread, 1_000_000)  # each example answered under a seed of its own
+    many = [answers(rng, arm_N + shift_N, 0.0, 1).mean() for arm_N in arms(1_000_000)]
+    held = 0
+    for _ in range(600):
+        found = paired_difference(*(answers(rng, arm_N, seed_spread, seeds) for arm_N in arms(300)), 0.975)
+        held += found.lower <= many[1] - many[0] <= found.upper
+    assert 0.94 < held / 600 < 0.999
+
+
+def test_paired_difference_takes_tables_of_one_shape():
+    with pytest.raises(ValueError, match="two tables of one shape, seeds by examples, are compared"):
+        paired_difference(np.zeros((2, 5), bool), np.zeros((3, 5), bool), 0.975)

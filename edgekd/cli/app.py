@@ -26,6 +26,8 @@ COMMANDS = {
     "bench": "Measure the latency of a graph, a bundle or a run.",
     "gate": "Judge a finished run again.",
     "audit": "Say which operators of a graph really run in int8.",
+    "compare": "Train one student by several methods, side by side.",
+    "methods": "List and show the distillation methods of the literature.",
     "devices": "List, show and check device profiles.",
     "schema": "Print the JSON Schema of a kind of document.",
     "doctor": "Say what this machine can do, and what is missing.",

@@ -41,8 +41,8 @@ PACKAGES = (
 
 EXTRAS = {
     "train": (
-        ("torch", "lightning_fabric", "sklearn", "safetensors", "onnxscript"),
-        "compress, distill, quantize",
+        ("torch", "lightning_fabric", "sklearn", "safetensors", "onnxscript", "matplotlib"),
+        "compress, distill, quantize, compare",
     ),
     "timm": (("timm",), "networks of timm"),
     "tensorrt": (("tensorrt",), "TensorRT on this machine's GPU"),

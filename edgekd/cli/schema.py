@@ -9,6 +9,7 @@ import typer
 from edgekd.cli import screen
 from edgekd.documents.audit import Audit
 from edgekd.documents.base import Document, nearest
+from edgekd.documents.comparison import Comparison
 from edgekd.documents.engine import EngineRecord
 from edgekd.documents.job import Job
 from edgekd.documents.manifest import Manifest
@@ -33,6 +34,7 @@ DOCUMENTS: tuple[type[Document], ...] = (
     Report,
     Audit,
     EngineRecord,
+    Comparison,
 )
 KINDS = {document.title.replace(" ", "-"): document for document in DOCUMENTS}
 

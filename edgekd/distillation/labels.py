@@ -1,4 +1,19 @@
-"""Cross-entropy with the labels, optionally smoothed: the part of the objective that needs no teacher."""
+"""Cross-entropy with the labels: the part of the objective that needs no teacher.
+
+Formula
+    L = -sum_k q_k ln p_s,k, averaged over the labeled examples; q is 1 at the right class and 0 elsewhere.
+    With smoothing e, q is 1 - e + e / K at the right class and e / K at every other.
+Source
+    Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", CVPR 2016, arXiv 1512.00567
+    (smoothing).
+Shapes
+    logits (B, K) of the student, any floating dtype; computed in fp32. Labels (B,), -1 where there is none.
+Defaults
+    label_weight = 1 without terms is plain training, the control of every claim; 0.1 beside KD. Smoothing 0.
+Traps
+    The mean is over the labeled examples of the batch, so that its size does not fall with their share.
+    Smoothing a teacher's labels erases what it knows of the resemblance of classes, and KD gains less.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +23,7 @@ from torch import Tensor
 from edgekd.distillation.logits import widen
 from edgekd.distillation.step import Step
 from edgekd.distillation.term import Term
-
-UNLABELED = -1
-"""Label of an example that has none."""
+from edgekd.documents.common import UNLABELED as UNLABELED
 
 
 class Labels(Term):

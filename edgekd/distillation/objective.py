@@ -14,16 +14,48 @@ from typing import assert_never
 import torch
 from torch import Tensor, nn
 
+from edgekd.distillation.at import AT
+from edgekd.distillation.crd import CRD
+from edgekd.distillation.dist import DIST
+from edgekd.distillation.dkd import DKD
+from edgekd.distillation.exits import Exits
+from edgekd.distillation.fitnet import FitNet
+from edgekd.distillation.hsakd import HSAKD
 from edgekd.distillation.js import JS
 from edgekd.distillation.kd import KD
 from edgekd.distillation.labels import Labels
+from edgekd.distillation.lsskd import LSSKD
+from edgekd.distillation.meal import MEAL
+from edgekd.distillation.minilm import MiniLM
+from edgekd.distillation.nd import ND
+from edgekd.distillation.nkd import NKD
+from edgekd.distillation.pad import PAD
+from edgekd.distillation.pkt import PKT
+from edgekd.distillation.pskd import PSKD
+from edgekd.distillation.reviewkd import ReviewKD
+from edgekd.distillation.rkd import RKD
 from edgekd.distillation.setting import Setting
+from edgekd.distillation.sla import SLA
+from edgekd.distillation.sp import SP
+from edgekd.distillation.sskd import SSKD
 from edgekd.distillation.step import SELF, Step
-from edgekd.distillation.term import Survey, Term
+from edgekd.distillation.term import RowTerm, Survey, Term
+from edgekd.distillation.uskd import USKD
 from edgekd.documents.recipe import Distillation, QuantizedTraining
-from edgekd.documents.terms import JSTerm, KDTerm
+from edgekd.documents.terms import CRDTerm, ExitsTerm, JSTerm, KDTerm, PADTerm, PSKDTerm
 from edgekd.documents.terms import Term as TermSection
-from edgekd.documents.terms.logits import LogitSection
+from edgekd.documents.terms.classes import NDTerm, USKDTerm
+from edgekd.documents.terms.features import (
+    ATTerm,
+    FitNetTerm,
+    MiniLMTerm,
+    PKTTerm,
+    ReviewKDTerm,
+    RKDTerm,
+    SPTerm,
+)
+from edgekd.documents.terms.logits import DISTTerm, DKDTerm, LogitSection, MEALTerm, NKDTerm
+from edgekd.documents.terms.pretext import HSAKDTerm, LSSKDTerm, SLATerm, SSKDTerm
 from edgekd.errors import UsageError
 
 LABELS_ONLY = Distillation(label_weight=1.0, terms=())
@@ -155,8 +187,57 @@ def build_term(section: TermSection, setting: Setting) -> Term:
             return KD.of(section)
         case JSTerm():
             return JS(section, setting)
+        case DKDTerm():
+            return DKD(section, setting)
+        case DISTTerm():
+            return DIST(section, setting)
+        case NKDTerm():
+            return NKD(section, setting)
+        case MEALTerm():
+            return MEAL(section, setting)
+        case USKDTerm():
+            return USKD(section, setting)
+        case NDTerm():
+            return ND(section, setting)
+        case FitNetTerm():
+            return FitNet(section, setting)
+        case ATTerm():
+            return AT(section, setting)
+        case SPTerm():
+            return SP(section, setting)
+        case RKDTerm():
+            return RKD(section, setting)
+        case PKTTerm():
+            return PKT(section, setting)
+        case ReviewKDTerm():
+            return ReviewKD(section, setting)
+        case MiniLMTerm():
+            return MiniLM(section, setting)
+        case CRDTerm():
+            return CRD(section, setting)
+        case PADTerm():
+            return PAD(section, setting, of=_inner(section, setting))
+        case PSKDTerm():
+            return PSKD(section, setting)
+        case ExitsTerm():
+            return Exits(section, setting)
+        case SSKDTerm():
+            return SSKD(section, setting)
+        case HSAKDTerm():
+            return HSAKD(section, setting)
+        case LSSKDTerm():
+            return LSSKD(section, setting)
+        case SLATerm():
+            return SLA(section, setting)
         case _:
             assert_never(section)
+
+
+def _inner(section: PADTerm, setting: Setting) -> RowTerm | None:
+    """The term whose distances another one weights."""
+    of = None if section.of is None else build_term(section.of, setting)
+    assert of is None or isinstance(of, RowTerm), "the section takes only such"
+    return of
 
 
 def _term_parts(sections: Sequence[TermSection], setting: Setting, *, factor: float) -> list[Part]:
@@ -168,12 +249,12 @@ def _term_parts(sections: Sequence[TermSection], setting: Setting, *, factor: fl
         number = "" if seen[section.kind] == 1 else str(seen[section.kind])
         if factor * section.weight:
             term = build_term(section, setting)
-            _check(term, section.kind, setting)
+            check_term(term, section.kind, setting)
             parts.append(Part(section.kind + number, factor, term, section))
     return parts
 
 
-def _check(term: Term, kind: str, setting: Setting) -> None:
+def check_term(term: Term, kind: str, setting: Setting) -> None:
     """See that the setting has what a term reads.
 
     Raises:
@@ -181,6 +262,7 @@ def _check(term: Term, kind: str, setting: Setting) -> None:
     """
     for name in term.sources:
         source = setting.source(name, wanted_by=kind)
+        source.check_answers(term.views, wanted_by=kind)
         for tap in term.source_taps:
             source.shape(tap, wanted_by=kind)
     for tap in term.student_taps:
@@ -190,8 +272,8 @@ def _check(term: Term, kind: str, setting: Setting) -> None:
         raise UsageError(
             f"needs the views {', '.join(missing)}, which this task does not offer",
             where=f"term {kind}",
-            hint=f"a term without them: this task offers {', '.join(setting.views)}; images and series "
-            "have them all",
+            hint=f"a term without them: this task offers {', '.join(setting.views)}; series and images have "
+            "them all, images with H != W only without augmentation.flip",
         )
 
 

@@ -12,6 +12,8 @@ from edgekd.errors import UsageError
 
 State = Mapping[str, Tensor]
 
+_LOGITS_ALONE = "a term that compares logits of the example as it is: kd, js, dkd or dist"
+
 
 @dataclass(frozen=True)
 class Role:
@@ -22,6 +24,10 @@ class Role:
     network: nn.Module
     shapes: Mapping[str, tuple[int, ...]]
     """Tap -> shape of the feature of one example, without the batch axis, in the order of the network."""
+    paths: Mapping[str, str] = field(default_factory=dict)
+    """Tap -> path of the submodule whose output it is."""
+    views: tuple[str, ...] | None = None
+    """The views that it answers to, where only its answers are known; None for a network."""
 
     def shape(self, tap: str, *, wanted_by: str) -> tuple[int, ...]:
         """The shape at a tap.
@@ -29,6 +35,7 @@ class Role:
         Raises:
             UsageError: there is no such tap; names the nearest, and all.
         """
+        self.check_runs(wanted_by=wanted_by)
         if tap not in self.shapes:
             near = nearest(tap, list(self.shapes))
             raise UsageError(
@@ -37,6 +44,33 @@ class Role:
                 hint=f"one of the {self.name}'s taps: {', '.join(self.shapes)}",
             )
         return self.shapes[tap]
+
+    def check_runs(self, *, wanted_by: str) -> None:
+        """See that it is a network whose features can be read.
+
+        Raises:
+            UsageError: only its answers are known.
+        """
+        if self.views is not None:
+            raise UsageError(
+                f"reads features of the {self.name}, of which only answers are known",
+                where=f"term {wanted_by}",
+                hint=_LOGITS_ALONE,
+            )
+
+    def check_answers(self, views: Sequence[str], *, wanted_by: str) -> None:
+        """See that it answers to views of an example.
+
+        Raises:
+            UsageError: only its answers to other views are known.
+        """
+        unknown = [view for view in views if self.views is not None and view not in self.views]
+        if unknown:
+            raise UsageError(
+                f"reads answers of the {self.name} to the views {', '.join(unknown)}, which are not known",
+                where=f"term {wanted_by}",
+                hint=_LOGITS_ALONE,
+            )
 
     def stages(self) -> tuple[str, ...]:
         """The taps stage1, stage2, ... in the order of the network."""
@@ -81,6 +115,7 @@ def pair_stages(
     Raises:
         UsageError: a tap does not exist, or the numbers differ.
     """
+    source.check_runs(wanted_by=wanted_by)
     students = tuple(student_taps) or setting.student.stages()
     teachers = tuple(source_taps) or source.stages()
     for tap in students:

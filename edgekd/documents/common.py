@@ -10,6 +10,8 @@ from edgekd.documents.base import Section
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 """Hex digest of a file's content."""
+UNLABELED = -1
+"""Label of an example that has none."""
 
 
 class InputSpec(Section):

@@ -20,6 +20,9 @@ from edgekd.errors import EdgekdError
 
 PREFIX = "python:"
 
+Argument = bool | int | float | str
+"""What a document can give to a function."""
+
 
 def call_function(address: str, arguments: Mapping[str, object], *, raises: type[EdgekdError]) -> object:
     """Import the function that `python:package.module:function` names and call it with keyword arguments.

@@ -8,11 +8,12 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from edgekd.documents.base import Document, Section
+from edgekd.documents.function import Argument as Argument
 from edgekd.documents.numbers import Fraction, NotNegative, Positive
-from edgekd.documents.terms import KDTerm, Term
-
-Argument = bool | int | float | str
-Devices = Literal["auto"] | Annotated[int, Field(ge=1, le=64)]
+from edgekd.documents.teacher import Teacher as Teacher
+from edgekd.documents.terms import ExitsTerm, KDTerm, Term
+from edgekd.documents.training import Devices as Devices
+from edgekd.documents.training import Training as Training
 
 RuntimeName = Literal["onnxruntime", "tensorrt"]
 
@@ -59,6 +60,8 @@ class NpzTask(_TaskSection):
     """Test file, never seen in training or in choosing."""
     layout: Annotated[str, Field(pattern=r"^N[A-Z]{1,4}$")] = "NHWC"
     """The axes of x: N, then C (channels) and any of H, W, D, L; without a C one channel is added."""
+    unlabeled: Path | None = None
+    """A file with an array `x` alone: examples without labels, which the student learns from as well."""
     class_names: tuple[str, ...] | None = None
     """Names of the classes, in the order of their labels; the labels' numbers when not given."""
 
@@ -94,58 +97,6 @@ TaskSection = Annotated[
 ]
 
 
-class Training(Section):
-    """How a network is trained in floating point."""
-
-    epochs: Annotated[int, Field(ge=1)] = 30
-    """Passes over the training set."""
-    batch_size: Annotated[int, Field(ge=2)] = 128
-    """Examples in a step, over all devices."""
-    optimizer: Literal["sgd", "adamw"] = "sgd"
-    """SGD with Nesterov momentum, or AdamW."""
-    learning_rate: Positive = 0.1
-    """Peak learning rate."""
-    momentum: Fraction = 0.9
-    """Momentum of SGD."""
-    weight_decay: NotNegative = 5e-4
-    """Weight decay; batch-norm parameters, biases and quantization scales have none."""
-    schedule: Literal["cosine", "step"] = "cosine"
-    """Cosine to one percent of the peak, or steps at `milestones`."""
-    warmup_epochs: NotNegative = 1.0
-    """Epochs of linear warm-up."""
-    milestones: tuple[Annotated[int, Field(ge=1)], ...] = ()
-    """Epochs at which a step schedule multiplies the rate by `gamma`."""
-    gamma: Positive = 0.1
-    """Factor of a step schedule."""
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Label smoothing of the cross-entropy."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Arithmetic of the training; auto takes bf16 autocast where it is faster on this machine."""
-    devices: Devices = "auto"
-    """GPUs to share each batch (DDP), or processes where there is no GPU; auto is one."""
-
-    @model_validator(mode="after")
-    def _milestones_fit(self) -> Training:
-        if self.schedule == "step" and not self.milestones:
-            raise ValueError("a step schedule needs milestones, such as milestones = [150, 180, 210]")
-        if self.schedule == "cosine" and self.milestones:
-            raise ValueError("milestones are for schedule = 'step'")
-        return self
-
-
-class Teacher(Section):
-    """The network that teaches; trained as the first stage when it has no weights."""
-
-    network: str = "wrn-16-2"
-    """A built-in network, `timm:NAME`, or `python:package.module:function`."""
-    args: dict[str, Argument] = {}
-    """Keyword arguments of the network."""
-    weights: Path | None = None
-    """A .safetensors file, or a torch file that loads with weights_only=True."""
-    training: Training = Training()
-    """How to train it; not used when weights are given."""
-
-
 class Student(Section):
     """The network that ships."""
 
@@ -157,6 +108,9 @@ class Student(Section):
     """Weights to start from; random when not given."""
     training: Training = Training()
     """How to distil it."""
+    exit: str | None = None
+    """Ship the network up to this tap, with the exit there that a term of the kind `exits` trained; the whole
+    network when not given."""
 
 
 class Distillation(Section):
@@ -166,12 +120,20 @@ class Distillation(Section):
     """Factor of the cross-entropy with the labels."""
     terms: tuple[Term, ...] = (KDTerm(),)
     """What is asked of the student beside the labels."""
+    data_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Part of the training set, chosen by the seed and stratified by class, that the student learns from;
+    the teacher learns from all of it."""
 
     @model_validator(mode="after")
     def _something_to_learn(self) -> Distillation:
         if self.label_weight == 0 and not any(term.weight for term in self.terms):
             raise ValueError("every weight is zero: nothing would be learned")
         return self
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether a term that has a weight reads the recipe's teacher."""
+        return any(term.weight and term.needs_teacher for term in self.terms)
 
 
 class QuantizedTraining(Section):
@@ -307,3 +269,19 @@ class Recipe(Document):
             if pairs.count(pair) > 1:
                 raise ValueError(f"two targets are {pair[0]} with {pair[1]}")
         return targets
+
+    @model_validator(mode="after")
+    def _exit_is_trained(self) -> Recipe:
+        terms = [term for term in self.distillation.terms if isinstance(term, ExitsTerm) and term.weight]
+        if self.student.exit is None:
+            return self
+        if not terms:
+            raise ValueError(
+                f"student.exit = '{self.student.exit}' needs a term of the kind 'exits', which trains it"
+            )
+        taps = terms[0].student_taps
+        if taps and self.student.exit not in taps:
+            raise ValueError(
+                f"student.exit = '{self.student.exit}' is none of the trained exits: {', '.join(taps)}"
+            )
+        return self

@@ -1,6 +1,7 @@
 """Taps: the named places of a network whose features a distillation term reads.
 
-stem, stage1 .. stageN, pool (the penultimate feature, (N, C)) and logits, as far as the network has them.
+stem, stage1 .. stageN, pool (the penultimate feature, (N, C)) and logits, as far as the network has them; of
+timm's transformers also qkv, the last attention's queries, keys and values in one projection.
 """
 
 from __future__ import annotations
@@ -53,9 +54,20 @@ def _timm_taps(network: nn.Module) -> dict[str, str]:
     stages = [feature["module"] for feature in features]
     taps: dict[str, str | None] = {"stem": _first(config.get("first_conv"))}
     taps |= {f"stage{number}": stage for number, stage in enumerate(stages, start=1)}
+    taps["qkv"] = _last_projection(network)
     taps["pool"] = next((path for path in _TIMM_POOLS if path in paths), None)
     taps["logits"] = _first(config.get("classifier"))
     return {name: path for name, path in taps.items() if path is not None and path in paths}
+
+
+def _last_projection(network: nn.Module) -> str | None:
+    """Where the last attention makes queries, keys and values at once, one after the other."""
+    paths = [
+        path
+        for path, module in network.named_modules()
+        if path.endswith("attn.qkv") and isinstance(module, nn.Linear)
+    ]
+    return paths[-1] if paths else None
 
 
 def _first(value: str | tuple[str, ...] | None) -> str | None:
@@ -97,12 +109,13 @@ class TapReader:
 def tap_shapes(network: nn.Module, example_BC: Tensor) -> dict[str, tuple[int, ...]]:
     """Tap -> shape of the feature of one example, by a forward pass in eval mode.
 
-    Taps whose module a forward pass does not run, or which give no tensor, are left out.
+    Taps whose module a forward pass does not run, or which give no tensor with a row an example (attention
+    within windows has a row a window), are left out.
     """
     shapes: dict[str, tuple[int, ...]] = {}
 
     def note(tap: str, module: nn.Module, inputs: object, output: object) -> None:
-        if isinstance(output, Tensor) and output.ndim >= 2:
+        if isinstance(output, Tensor) and output.ndim >= 2 and len(output) == len(example_BC):
             shapes[tap] = tuple(output.shape[1:])
 
     taps = taps_of(network)

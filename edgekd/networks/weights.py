@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError  # noqa: TID251  (only the error's class: torch raises it, nothing is unpickled here)
 
+import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
@@ -15,10 +17,16 @@ from edgekd.files import write_bytes
 
 _WRAPPERS = ("state_dict", "model")
 _PREFIX = "module."  # what DataParallel and DDP put before every name
+_CLASSES = "classes"
 
 
-def save_weights(network: nn.Module, path: Path) -> None:
+def save_weights(network: nn.Module, path: Path, *, classes: Sequence[str] = ()) -> None:
     """Write the network's parameters and buffers as safetensors, atomically.
+
+    Args:
+        network: whose.
+        path: the file.
+        classes: names of the classes in the order of the logits, kept in the file's metadata.
 
     Raises:
         StorageError: the file cannot be written.
@@ -26,11 +34,14 @@ def save_weights(network: nn.Module, path: Path) -> None:
     # Copies: safetensors takes neither shared nor strided memory (tied weights, channels_last).
     state = network.state_dict()
     copies = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
-    write_bytes(path, safetensors.torch.save(copies))
+    metadata = {_CLASSES: json.dumps(list(classes))} if classes else None
+    write_bytes(path, safetensors.torch.save(copies, metadata))
 
 
-def load_weights(network: nn.Module, path: Path) -> None:
+def load_weights(network: nn.Module, path: Path, *, classes: Sequence[str] = ()) -> None:
     """Load weights into the network, in place; every name and shape must fit, or nothing is changed.
+
+    Where `classes` are given and the file says for which classes its weights are, these must be the same.
 
     Reads .safetensors, anything else as a torch file; takes weights wrapped as {"state_dict": ...} or
     {"model": ...}, and names that all begin with "module.".
@@ -39,6 +50,7 @@ def load_weights(network: nn.Module, path: Path) -> None:
         NetworkError: the file is missing, unreadable, or holds other things than tensors; or they do not fit.
     """
     state = _unwrap(_read(path), path)
+    _check_classes(path, classes)
     _check_fit(network, state, path)
     _check_finite(state, path)
     network.load_state_dict(state)
@@ -60,6 +72,37 @@ def _read(path: Path) -> object:
     except Exception as error:  # a parser that is given a damaged file may raise anything
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise NetworkError(f"cannot be read as weights: {reason}", where=path) from error
+
+
+def _check_classes(path: Path, classes: Sequence[str]) -> None:
+    """See that the file, where it names classes, names these."""
+    found = _classes_of(path) if classes else None
+    if found is None or list(found) == list(classes):
+        return
+    pairs = enumerate(zip(found, classes, strict=False))
+    place = next((place for place, (own, wanted) in pairs if own != wanted), None)
+    if place is None:
+        difference = f"it has {len(found)} classes, the task has {len(classes)}"
+    else:
+        difference = f"its class {place} is '{found[place]}', the task's is '{classes[place]}'"
+    raise NetworkError(
+        f"was trained for other classes, or in another order: {difference}",
+        where=path,
+        hint="give weights for the task's classes, in their order",
+    )
+
+
+def _classes_of(path: Path) -> list[str] | None:
+    """The names of the classes that a file is for, where it is a .safetensors that says so."""
+    if path.suffix != ".safetensors":
+        return None
+    with safetensors.safe_open(path, framework="pt") as file:
+        noted = (file.metadata() or {}).get(_CLASSES)
+    try:
+        found = json.loads(noted) if noted is not None else None
+    except ValueError:
+        return None  # someone else's note
+    return [str(name) for name in found] if isinstance(found, list) else None
 
 
 def _unwrap(content: object, path: Path) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from edgekd.documents.recipe import RuntimeName
 from edgekd.documents.spec import Dialect
+from edgekd.pipeline.run_folder import Stage
 
 DIALECT_OF: dict[RuntimeName, Dialect] = {"onnxruntime": "onnxruntime-u8", "tensorrt": "tensorrt-s8"}
 
@@ -38,14 +39,19 @@ class Artefact:
         return f"{self.stem}.logits.npy"
 
 
-ARTEFACTS = (
+_ALL = (
     Artefact(TEACHER, None),
     Artefact(STUDENT, None),
     *(Artefact(row, dialect) for row in (PTQ, QAD) for dialect in DIALECT_OF.values()),
 )
 
 
-def artefacts_for(runtime: RuntimeName) -> tuple[Artefact, ...]:
-    """The four rows of a target, in the report's order."""
-    wanted = DIALECT_OF[runtime]
-    return tuple(artefact for artefact in ARTEFACTS if artefact.dialect in (None, wanted))
+def artefacts_in(graphs: Stage) -> tuple[Artefact, ...]:
+    """The graphs of a run in the report's order; of the teacher there is one where it is a network."""
+    return tuple(artefact for artefact in _ALL if artefact.graph in graphs.file.files)
+
+
+def artefacts_for(runtime: RuntimeName, graphs: Stage) -> tuple[Artefact, ...]:
+    """The rows of a target, in the report's order."""
+    wanted = (None, DIALECT_OF[runtime])
+    return tuple(artefact for artefact in artefacts_in(graphs) if artefact.dialect in wanted)

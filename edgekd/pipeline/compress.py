@@ -7,16 +7,14 @@ Every command that works on a recipe goes this way as far as it is asked to.
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from edgekd.devices.local import LocalDevice
 from edgekd.documents.recipe import Recipe
 from edgekd.documents.report import Report
-from edgekd.extras import require
 from edgekd.files import sha256_json
-from edgekd.pipeline.context import Context, Listener, NotDoneError, read_recipe
+from edgekd.pipeline.context import Context, Listener, NotDoneError, learning_recipe
 from edgekd.pipeline.deliver import deliver
 from edgekd.pipeline.measuring import check_runtime, measure, profile_of, why_not_here
 from edgekd.pipeline.prove import engine, prove
@@ -87,11 +85,13 @@ def _try_out(context: Context) -> Task:
 
 
 def _go(context: Context, task: Task, until: Until) -> list[Stage]:
-    from edgekd.pipeline import export, learn  # torch, at last
+    from edgekd.pipeline import export, head_stages, learn, teachers  # torch, at last
 
-    teacher = learn.teacher(context, task)
-    student = learn.student(context, task, teacher)
-    stages = [teacher, student]
+    taught = context.recipe.distillation.needs_teacher
+    teacher = teachers.make_teacher(context, task) if taught else None
+    heads = head_stages.heads(context, task, teacher) if teacher else []
+    student = learn.student(context, task, teacher, heads)
+    stages = [*(teacher.stages if teacher else ()), *heads, student]
     if until == "distill":
         return stages
     ptq = learn.post_training(context, task, student)
@@ -124,12 +124,8 @@ def after_graphs(context: Context, graphs: Stage, *, measuring: bool) -> list[St
 
 def _prepare(recipe_path: Path) -> tuple[Recipe, str]:
     """Read the recipe and find what would stop it before hours of training, not after."""
-    recipe, text = read_recipe(recipe_path)
-    require("torch", extra="train", for_what="training and exporting")
+    recipe, text = learning_recipe(recipe_path)
     facts = LocalDevice().facts("onnxruntime")
     for target in recipe.targets:
         check_runtime(target, profile_of(target, facts))
-    folder = str(recipe_path.resolve().parent)
-    if folder not in sys.path:
-        sys.path.append(folder)  # where python:package.module:function looks last
     return recipe, text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any, Protocol
 
 from edgekd.documents.recipe import Recipe
 from edgekd.errors import UsageError
+from edgekd.extras import require
 from edgekd.pipeline.run_folder import Ingredients, RunFolder, Stage
 
 
@@ -77,3 +79,19 @@ def read_recipe(path: Path) -> tuple[Recipe, str]:
         raise UsageError("a recipe is a .toml file", where=path, hint="edgekd init digits my.toml writes one")
     recipe = Recipe.read(path)
     return recipe, path.read_text(encoding="utf-8")
+
+
+def learning_recipe(path: Path) -> tuple[Recipe, str]:
+    """A recipe that networks will be trained by, and its text; its folder can be imported from afterwards.
+
+    Raises:
+        DocumentError: it is missing or not valid.
+        UsageError: it is not a .toml file.
+        MissingError: torch is not installed.
+    """
+    recipe, text = read_recipe(path)
+    require("torch", extra="train", for_what="training and exporting")
+    folder = str(path.resolve().parent)
+    if folder not in sys.path:
+        sys.path.append(folder)  # where python:package.module:function looks last
+    return recipe, text

@@ -18,29 +18,35 @@ from edgekd.files import write_text
 from edgekd.pipeline import learn
 from edgekd.pipeline.artefacts import DIALECT_OF, PTQ, QAD, STUDENT, TEACHER, Artefact
 from edgekd.pipeline.context import Context
+from edgekd.pipeline.networks import WEIGHTS, load_student, network_ingredients
 from edgekd.pipeline.prove import INPUTS, LABELS, save_array
 from edgekd.pipeline.provenance import package_versions, source_digest
 from edgekd.pipeline.run_folder import Stage
+from edgekd.pipeline.teachers import TeacherStages, load_teacher
 from edgekd.quantization.network import QuantizedNetwork
 from edgekd.tasks.task import Task
 from edgekd.training.evaluate import predict_logits
 
 _SOURCE = (
     *("networks", "quantization", "conversion", "tasks", "training"),
-    *("pipeline/export.py", "pipeline/learn.py"),
+    *("pipeline/export.py", "pipeline/learn.py", "pipeline/networks.py", "pipeline/teachers.py"),
 )
 
 
-def graphs(context: Context, task: Task, *, teacher: Stage, student: Stage, ptq: Stage, qad: Stage) -> Stage:
-    """Export the teacher and the student in fp32, and the PTQ and QAD students in every dialect."""
+def graphs(
+    context: Context, task: Task, *, teacher: TeacherStages | None, student: Stage, ptq: Stage, qad: Stage
+) -> Stage:
+    """Export the teacher and the student in fp32, and the PTQ and QAD students in every dialect.
+
+    Where nothing teaches, or a file of answers does, there is no graph of a teacher.
+    """
+    exported = teacher if teacher is not None and teacher.is_network else None
     ingredients = {
-        "teacher": teacher.file.files[learn.WEIGHTS],
-        "student": student.file.files[learn.WEIGHTS],
-        "ptq": ptq.file.files[learn.WEIGHTS],
-        "qad": qad.file.files[learn.WEIGHTS],
-        "networks": [
-            learn.network_ingredients(role) for role in (context.recipe.teacher, context.recipe.student)
-        ],
+        "teacher": None if exported is None else exported.ingredients,
+        "student": student.file.files[WEIGHTS],
+        "ptq": ptq.file.files[WEIGHTS],
+        "qad": qad.file.files[WEIGHTS],
+        "network": network_ingredients(context.recipe.student),
         "task": task.fingerprint,
         "specs": [load_spec(runtime).model_dump(mode="json", by_alias=True) for runtime in DIALECT_OF],
         "source": source_digest(*_SOURCE),
@@ -49,11 +55,9 @@ def graphs(context: Context, task: Task, *, teacher: Stage, student: Stage, ptq:
 
     def work(folder: Path) -> None:
         _keep_task(task, folder)
-        for row, network in (
-            (TEACHER, learn.load_teacher(context, task, teacher)),
-            (STUDENT, learn.load_student(context, task, student)),
-        ):
-            _export_fp32(Artefact(row, None), network, task, folder)
+        if exported is not None:
+            _export_fp32(Artefact(TEACHER, None), load_teacher(context, task, exported), task, folder)
+        _export_fp32(Artefact(STUDENT, None), load_student(context, task, student), task, folder)
         for row, stage in ((PTQ, ptq), (QAD, qad)):
             _export_int8(row, learn.load_quantized(context, task, student, stage), task, folder)
 

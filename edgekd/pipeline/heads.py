@@ -13,9 +13,9 @@ from edgekd.distillation.setting import State
 from edgekd.pipeline.run_folder import Stage
 
 HEAD = "head.safetensors"
-_PREFIX = "heads-"
+PREFIX = "heads-"
 
 
 def load_heads(stages: Sequence[Stage]) -> dict[str, State]:
     """Kind of a term -> the state of its head, from the stages `heads-KIND`."""
-    return {stage.file.name.removeprefix(_PREFIX): load_file(stage.path(HEAD)) for stage in stages}
+    return {stage.file.name.removeprefix(PREFIX): load_file(stage.path(HEAD)) for stage in stages}

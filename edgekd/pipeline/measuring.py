@@ -62,7 +62,7 @@ def why_not_here(target: Target, facts: Facts) -> str | None:
 
 
 def measure(context: Context, target: Target, graphs: Stage, prove: Stage) -> Stage:
-    """Measure a target's four graphs side by side on this machine."""
+    """Measure a target's graphs side by side on this machine."""
     device = LocalDevice()
     facts = device.facts(target.runtime)
     profile = profile_of(target, facts)
@@ -88,7 +88,7 @@ def measure(context: Context, target: Target, graphs: Stage, prove: Stage) -> St
 def _measure(
     context: Context, target: Target, profile: Profile, graphs: Stage, prove: Stage, folder: Path
 ) -> None:
-    artefacts = artefacts_for(target.runtime)
+    artefacts = artefacts_for(target.runtime, graphs)
     latency = measure_latency(
         LocalDevice(),
         {artefact.row: graphs.path(artefact.graph) for artefact in artefacts},
@@ -157,5 +157,5 @@ def correct_answers(stage: Stage, graphs: Stage, runtime: Any) -> dict[str, Any]
     labels = load_array(graphs.path(LABELS))
     return {
         artefact.row: load_array(stage.path(f"{artefact.stem}.predictions.npy")) == labels
-        for artefact in artefacts_for(runtime)
+        for artefact in artefacts_for(runtime, graphs)
     }

@@ -24,7 +24,7 @@ from edgekd.documents.recipe import RuntimeName, Target
 from edgekd.documents.run_log import Facts
 from edgekd.files import write_text, writing
 from edgekd.measure.accuracy import measure_outputs
-from edgekd.pipeline.artefacts import ARTEFACTS, DIALECT_OF, QAD, Artefact
+from edgekd.pipeline.artefacts import DIALECT_OF, QAD, Artefact, artefacts_in
 from edgekd.pipeline.context import Context
 from edgekd.pipeline.provenance import kit_digest, package_versions, source_digest
 from edgekd.pipeline.run_folder import Stage
@@ -49,7 +49,8 @@ def prove(context: Context, graphs: Stage) -> Stage:
 
 
 def _prove(context: Context, graphs: Stage, folder: Path) -> None:
-    proofs = {artefact.stem: _prove_one(context, graphs, artefact, folder) for artefact in ARTEFACTS}
+    artefacts = artefacts_in(graphs)
+    proofs = {artefact.stem: _prove_one(context, graphs, artefact, folder) for artefact in artefacts}
     write_text(folder / "proofs.json", json.dumps(proofs, indent=2) + "\n")
 
 

@@ -19,6 +19,7 @@ from edgekd.files import write_text
 from edgekd.gate.judge import Evidence, judge_target
 from edgekd.pipeline.artefacts import DIALECT_OF, QAD, STUDENT, Artefact
 from edgekd.pipeline.measuring import MEASUREMENT, correct_answers, why_not_here
+from edgekd.pipeline.notes import notes_of
 from edgekd.pipeline.prove import read_engine
 from edgekd.pipeline.provenance import versions
 from edgekd.pipeline.run_folder import Stage
@@ -61,7 +62,7 @@ def build_report(finished: Finished, facts: Facts, *, gate: Gate | None = None) 
         rows=tuple(_row(one, subject) for one in measurements for subject in one.subjects),
         measurements=tuple(measurements),
         engines=tuple(one.engine for one in evidence if one.engine is not None),
-        notes=_notes(finished),
+        notes=notes_of(recipe, finished.stages),
         not_done=tuple(line for one in evidence for line in _not_done(one)),
         recipe=recipe,
         stages=tuple(
@@ -125,14 +126,6 @@ def _row_latency(latency: Latency) -> RowLatency:
         samples=latency.samples,
         processes=latency.processes,
     )
-
-
-def _notes(finished: Finished) -> tuple[str, ...]:
-    """What a reader of the rows should know."""
-    qad = finished.stages.get("qad")
-    if qad is None or qad.json("result.json")["best_epoch"] > 0:
-        return ()
-    return ("no epoch of QAD validated better than the calibrated student, which ships: PTQ and QAD are one",)
 
 
 def _not_done(evidence: Evidence) -> list[str]:

@@ -7,6 +7,7 @@ RUN/stages/NAME-KEY/         a finished stage: its files and stage.json, which l
 RUN/stages/NAME-KEY.work/    a stage under way: its checkpoints survive kill -9
 RUN/bundles/PROFILE/RUNTIME/ what travels
 RUN/report.json, report.md   the verdict and what it rests on
+RUN/comparison.json, .md, .svg    the arms of `edgekd compare` side by side
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from edgekd.files import sha256_file, sha256_json, write_text
 
 RUN_FILE = "run.json"
 _STAGE_FILE = "stage.json"
+_REPORTS = ("report.json", "report.md", "comparison.json", "comparison.md", "comparison.svg")
 
 Ingredients = Mapping[str, Any]
 
@@ -98,7 +100,7 @@ class RunFolder:
     def _forget(self) -> None:
         """No stage is current, and there is no verdict: finished stages are found again by their keys."""
         self._current = {}
-        for report in ("report.json", "report.md"):
+        for report in _REPORTS:
             (self.path / report).unlink(missing_ok=True)
         self._write_index()
 

@@ -49,8 +49,8 @@ def _not_finite(part: str, x: NDArray[Any]) -> list[str]:
     ]
 
 
-def label_problems(part: str, y: object, x: object) -> list[str]:
-    """Whether y is no row of integers from 0 up, or has another length than x."""
+def label_problems(part: str, y: object, x: object, *, lowest: int = 0) -> list[str]:
+    """Whether y is no row of integers from `lowest` up, or has another length than x."""
     if not isinstance(y, np.ndarray):
         return [f"{part}: y is a {type(y).__name__}; a NumPy array is wanted"]
     if y.ndim != 1:
@@ -60,8 +60,8 @@ def label_problems(part: str, y: object, x: object) -> list[str]:
         problems.append(f"{part}: x has {len(x)} examples, y has {len(y)} labels")
     if y.dtype.kind not in "iu":
         problems.append(f"{part}: y is {y.dtype}; integer labels are wanted")
-    elif len(y) and int(y.min()) < 0:
-        first = int(np.flatnonzero(y < 0)[0])
+    elif len(y) and int(y.min()) < lowest:
+        first = int(np.flatnonzero(y < lowest)[0])
         problems.append(f"{part}: label {y[first]} of example {first} is negative; labels count from 0")
     return problems
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,10 +17,12 @@ from edgekd.tasks.checks import (
     label_problems,
     refuse,
 )
+from edgekd.tasks.fingerprint import fingerprint
 from edgekd.tasks.layout import graph_layout, layout_problems, to_graph_layout
 from edgekd.tasks.normalization import channel_mean_std
 from edgekd.tasks.split import stratified_split
 from edgekd.tasks.task import Split, Task
+from edgekd.tasks.unlabeled import add_unlabeled, overlap_problems
 
 Examples = tuple[NDArray[Any], NDArray[Any]]
 """x and y: examples (N, ...) and their labels (N,)."""
@@ -38,6 +38,7 @@ def make_task(
     seed: int,
     classes: Sequence[str] | None = None,
     augmentation: Augmentation = Augmentation(),
+    unlabeled: NDArray[Any] | None = None,
 ) -> Task:
     """A task from a training part, of which the validation part is split off, and a test part.
 
@@ -50,19 +51,27 @@ def make_task(
         seed: of that split.
         classes: names in the order of the labels; the labels' numbers when not given.
         augmentation: random changes of each training batch.
+        unlabeled: x without labels, for the student alone; as the x of `train`.
 
     Returns:
         The task: x as uint8 if it was uint8, else as float32, channels first and C-contiguous.
 
     Raises:
-        DataError: the arrays cannot be used; with every problem found.
+        DataError: the arrays cannot be used, or unlabeled examples are in the test set or among those that
+            are held out; with every problem found.
     """
-    refuse(_problems(train, test, layout, validation_fraction, classes, augmentation), where=name)
-    pool, test_split = _to_split(train, layout), _to_split(test, layout)
-    names = tuple(classes or (str(label) for label in range(int(pool.y.max()) + 1)))
-    kept, held = stratified_split(pool.y, validation_fraction, seed)
-    splits = (_take(pool, kept), _take(pool, held), test_split)
-    spec = _input_spec(splits[0].x, graph_layout(layout))
+    problems = _problems(train, test, layout, validation_fraction, classes, augmentation)
+    refuse([*problems, *_unlabeled_problems(unlabeled, train[0], layout)], where=name)
+    known, test_split = _to_split(train, layout), _to_split(test, layout)
+    names = tuple(classes or (str(label) for label in range(int(known.y.max()) + 1)))
+    kept, held = stratified_split(known.y, validation_fraction, seed)
+    learned, validation = known.take(kept), known.take(held)
+    spec = _input_spec(learned.x, graph_layout(layout))
+    if unlabeled is not None:
+        x = _to_examples(unlabeled, layout)
+        refuse(overlap_problems(x, validation, test_split), where=name, hint="leave them out of the pool")
+        learned = add_unlabeled(learned, x, first_row=len(known.y))
+    splits = (learned, validation, test_split)
     return Task(name, names, spec, *splits, augmentation, fingerprint(splits, names, spec))
 
 
@@ -100,14 +109,28 @@ def _shape_problems(
     return [*problems, *augmentation_problems(augmentation, graph_layout(layout), shape)]
 
 
+def _unlabeled_problems(unlabeled: object, train_x: NDArray[Any], layout: str) -> list[str]:
+    if unlabeled is None:
+        return []
+    problems = example_problems("unlabeled", unlabeled, layout) if not layout_problems(layout) else []
+    if problems or not isinstance(unlabeled, np.ndarray) or not isinstance(train_x, np.ndarray):
+        return problems
+    if unlabeled.shape[1:] != train_x.shape[1:]:
+        shapes = f"{train_x.shape[1:]} in train and {unlabeled.shape[1:]} in unlabeled"
+        problems.append(f"an example has shape {shapes}")
+    if unlabeled.dtype != train_x.dtype:
+        problems.append(f"x is {train_x.dtype} in train and {unlabeled.dtype} in unlabeled")
+    return problems
+
+
 def _to_split(examples: Examples, layout: str) -> Split:
     x, y = examples
+    return Split(_to_examples(x, layout), y.astype(np.int64), np.arange(len(y), dtype=np.int64))
+
+
+def _to_examples(x: NDArray[Any], layout: str) -> NDArray[Any]:
     dtype = np.uint8 if x.dtype == np.uint8 else np.float32
-    return Split(np.ascontiguousarray(to_graph_layout(x, layout), dtype=dtype), y.astype(np.int64))
-
-
-def _take(split: Split, indices: NDArray[np.int64]) -> Split:
-    return Split(split.x[indices], split.y[indices])
+    return np.ascontiguousarray(to_graph_layout(x, layout), dtype=dtype)
 
 
 def _input_spec(x: NDArray[Any], layout: str) -> InputSpec:
@@ -119,13 +142,3 @@ def _input_spec(x: NDArray[Any], layout: str) -> InputSpec:
         mean=tuple(mean_C.tolist()),
         std=tuple(std_C.tolist()),
     )
-
-
-def fingerprint(splits: Sequence[Split], classes: Sequence[str], spec: InputSpec) -> str:
-    """Digest of all that a result can depend on."""
-    digest = hashlib.sha256(json.dumps([list(classes), spec.model_dump(mode="json")]).encode())
-    for split in splits:
-        digest.update(str((split.x.shape, split.x.dtype.name)).encode())
-        digest.update(np.ascontiguousarray(split.x).data)
-        digest.update(np.ascontiguousarray(split.y).data)
-    return digest.hexdigest()

@@ -6,14 +6,15 @@ from dataclasses import replace
 
 import numpy as np
 
-from edgekd.documents.common import InputSpec
+from edgekd.documents.common import UNLABELED, InputSpec
 from edgekd.documents.function import call_function
 from edgekd.documents.recipe import PythonTask
 from edgekd.errors import DataError
 from edgekd.tasks.checks import example_problems, label_problems, refuse
+from edgekd.tasks.fingerprint import fingerprint
 from edgekd.tasks.layout import LAYOUTS
-from edgekd.tasks.make import fingerprint
 from edgekd.tasks.task import Split, Task
+from edgekd.tasks.unlabeled import overlap_problems
 
 
 def python_task(section: PythonTask, *, seed: int) -> Task:
@@ -68,7 +69,15 @@ def task_problems(task: Task) -> list[str]:
         problems.append("input.std has an entry that is not above 0")
     for part in ("train", "validation", "test"):
         problems += _split_problems(part, getattr(task, part), task)
-    return problems
+    return problems or _pool_problems(task)
+
+
+def _pool_problems(task: Task) -> list[str]:
+    unlabeled = task.train.y == UNLABELED
+    if unlabeled.all():
+        return ["train: no example has a label"]
+    pool = task.train.x[unlabeled]
+    return overlap_problems(pool, task.validation, task.test) if len(pool) else []
 
 
 def _split_problems(part: str, split: Split, task: Task) -> list[str]:
@@ -81,7 +90,15 @@ def _split_problems(part: str, split: Split, task: Task) -> list[str]:
         problems.append(f"{part}: x is {split.x.dtype}; input.raw_dtype is {task.input.raw_dtype}")
     if not problems and split.x.dtype not in (np.uint8, np.float32):
         problems.append(f"{part}: x is {split.x.dtype}; uint8 or float32 is wanted")
-    labels = label_problems(part, split.y, split.x)
+    labels = label_problems(part, split.y, split.x, lowest=UNLABELED if part == "train" else 0)
     if not labels and len(split.y) and split.y.max() >= len(task.classes):
         labels.append(f"{part}: label {split.y.max()} is out of range; there are {len(task.classes)} classes")
-    return [*problems, *labels]
+    return [*problems, *labels, *_row_problems(part, split)]
+
+
+def _row_problems(part: str, split: Split) -> list[str]:
+    rows, shape = split.rows, (len(split.x),)
+    if rows is None:
+        return []
+    fits = isinstance(rows, np.ndarray) and rows.dtype == np.int64 and rows.shape == shape
+    return [] if fits else [f"{part}: rows is no int64 array of the shape {shape}"]

@@ -21,7 +21,15 @@ class Split:
     x: NDArray[Any]
     """Raw examples, uint8 or float32, (N, C, ...), C-contiguous."""
     y: NDArray[np.int64]
-    """Labels, (N,), from 0 to K - 1."""
+    """Labels, (N,), from 0 to K - 1; -1 for a training example that has none."""
+    rows: NDArray[np.int64] | None = None
+    """Which rows of their file the examples are, (N,); rows of an unlabeled pool go on where the training
+    file ends. None where that is not known."""
+
+    def take(self, indices: NDArray[np.int64]) -> Split:
+        """Some of the examples, by their positions."""
+        rows = None if self.rows is None else self.rows[indices]
+        return Split(self.x[indices], self.y[indices], rows)
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +71,7 @@ class Task:
     @property
     def views(self) -> tuple[str, ...]:
         """Names of the views in which a batch can be shown."""
-        return offered_views(self.input_shape)
+        return offered_views(self.input_shape, self.augmentation)
 
     @property
     def background(self) -> NDArray[np.float32]:

@@ -6,7 +6,8 @@ strong    the same, then images: contrast, brightness and an erased patch; serie
 pretext1  images with H = W: turned by a quarter (2: by a half, 3: by three quarters), as in RotNet and SSKD;
 pretext2  other images: mirrored along H, along W, along both;
 pretext3  series: negated, reversed, both. In each case four transformations with the unchanged example, which
-          can be told apart and leave the class as it is (but for what looks alike turned or reversed)
+          can be told apart and leave the class as it is (but for what looks alike turned or reversed). Images
+          that the augmentation mirrors have them only where H = W: mirrored twice is not mirrored
 
 The pretext views follow the literature's order: a mirroring by the augmentation is drawn once an example and
 shared by its views, then each is transformed, then each is cropped on its own.
@@ -30,11 +31,13 @@ _ERASED = 0.5
 """Side of the erased patch, and length of the masked stretch, at most, as a part of the example's."""
 
 
-def offered_views(input_shape: tuple[int, ...]) -> tuple[str, ...]:
-    """Names of the views that examples of this shape (C, ...) have."""
-    if len(input_shape) == 3 or len(input_shape) == 2:
-        return (WEAK, STRONG, *PRETEXT)
-    return (WEAK,)
+def offered_views(input_shape: tuple[int, ...], augmentation: Augmentation) -> tuple[str, ...]:
+    """Names of the views that examples of this shape (C, ...) have under an augmentation."""
+    if len(input_shape) not in (2, 3):
+        return (WEAK,)
+    if augmentation.flip and input_shape[-1] != input_shape[-2]:
+        return (WEAK, STRONG)
+    return (WEAK, STRONG, *PRETEXT)
 
 
 def has_fixed_views(augmentation: Augmentation, views: Sequence[str]) -> bool:

@@ -16,6 +16,8 @@ from torch import Tensor
 
 from edgekd.tasks.task import Split, Task
 
+_PART = 1024
+
 
 @dataclass(frozen=True)
 class Resident:
@@ -31,8 +33,10 @@ class Resident:
 
 
 def load_split(task: Task, split: Split, device: torch.device) -> Resident:
-    """Normalize a split and put it on a device."""
-    x_NC = torch.from_numpy(task.normalize(split.x)).to(device)
+    """Normalize a split and put it on a device, part by part, so that it is not in memory several times."""
+    x_NC = torch.empty(split.x.shape, dtype=torch.float32, device=device)
+    for start in range(0, len(split.x), _PART):
+        x_NC[start : start + _PART] = torch.from_numpy(task.normalize(split.x[start : start + _PART]))
     return Resident(x_NC, torch.from_numpy(split.y).to(device))
 
 
@@ -44,13 +48,16 @@ def steps_per_epoch(count: int, batch_size: int, *, processes: int = 1) -> int:
     return max(1, min(math.ceil(count / batch_size), count // (2 * processes)))
 
 
-def epoch_order(count: int, *, steps: int, seed: int, epoch: int) -> list[Tensor]:
-    """Indices (B,) of the examples of each step, over all processes; every example once.
+def epoch_order(
+    count: int, *, steps: int, seed: int, epoch: int, device: torch.device | str = "cpu"
+) -> list[Tensor]:
+    """Indices (B,) of the examples of each step, over all processes, on the device; every example once.
 
     The remainder of the division is spread over the batches instead of forming a small last one.
     """
     generator = torch.Generator().manual_seed(derive_seed(seed, "order", epoch))
-    return list(torch.randperm(count, generator=generator).tensor_split(steps))
+    order_N = torch.randperm(count, generator=generator)
+    return list(order_N.to(device).tensor_split(steps))  # moved once: a copy waits for all work under way
 
 
 def share_of(indices_B: Tensor, *, rank: int, processes: int) -> Tensor:

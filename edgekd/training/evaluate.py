@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,10 +12,23 @@ from torch import Tensor, nn
 
 from edgekd.training.data import Resident
 
-_BATCH = 256
+_GPU_ROWS = 1024
+_CPU_POSITIONS = 64 * 32 * 32
+"""Rows times positions that a CPU runs forward at once: 64 images of 32x32, whose features stay in its
+caches. Measured on 2 cores: 256 of them at once take wrn-40-2 (bf16) 1.5 times as long as 64 at a time, and
+wrn-16-2 (fp32) twice as long."""
+_LEAST_ROWS = 8
 
 
-def predict_logits(network: nn.Module, x_NC: Tensor, *, batch_size: int = _BATCH) -> Tensor:
+def in_chunks(x_RC: Tensor) -> Sequence[Tensor]:
+    """Rows (R, C, ...) in the portions that run forward fastest where no gradient is wanted."""
+    rows = _GPU_ROWS
+    if x_RC.device.type == "cpu":
+        rows = max(_LEAST_ROWS, _CPU_POSITIONS // math.prod(x_RC.shape[2:]))
+    return torch.split(x_RC, rows)
+
+
+def predict_logits(network: nn.Module, x_NC: Tensor) -> Tensor:
     """Logits (N, K), float32, on the network's device; the network's mode is put back afterwards.
 
     Always in fp32: it is what is exported, whatever arithmetic the training used.
@@ -21,13 +36,12 @@ def predict_logits(network: nn.Module, x_NC: Tensor, *, batch_size: int = _BATCH
     Args:
         network: on the same device as the examples.
         x_NC: normalized examples, channels first, float32.
-        batch_size: examples a forward pass.
     """
     modes = {module: module.training for module in network.modules()}
     network.eval()
     try:
         with torch.no_grad():
-            return torch.cat([network(x_BC).float() for x_BC in torch.split(x_NC, batch_size)])
+            return torch.cat([network(x_BC).float() for x_BC in in_chunks(x_NC)])
     finally:
         for module, mode in modes.items():
             module.training = mode

@@ -21,26 +21,27 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from edgekd.distillation.labels import UNLABELED
 from edgekd.distillation.objective import Objective
 from edgekd.distillation.step import TEACHER
 from edgekd.distillation.term import Survey
 from edgekd.documents.recipe import Augmentation, QuantizedTraining, Training
-from edgekd.errors import DivergedError, UsageError
+from edgekd.errors import DivergedError
 from edgekd.files import sha256_json
-from edgekd.tasks.task import Task
+from edgekd.tasks.task import Split, Task
 from edgekd.tasks.views import has_fixed_views, make_views
 from edgekd.training.checkpoint import Checkpoints
+from edgekd.training.checks import check_objective
 from edgekd.training.data import derive_seed, epoch_order, load_split, share_of, steps_per_epoch
 from edgekd.training.evaluate import Judgement, judge, predict_logits
 from edgekd.training.learner import Learner
 from edgekd.training.loss_log import LossLog
+from edgekd.training.monitor import imitation_flags
 from edgekd.training.optimizer import build_optimizer
-from edgekd.training.precision import Precision
+from edgekd.training.precision import Precision, resolve_precision
 from edgekd.training.progress import Progress
 from edgekd.training.result import EpochRecord, TrainingResult
 from edgekd.training.schedule import schedule_of
-from edgekd.training.sources import Show, Sources, check_classes, features_over
+from edgekd.training.sources import Batch, Show, Sources, StoredAnswers, check_classes, features_over
 
 Weights = Mapping[str, Tensor]
 
@@ -83,6 +84,9 @@ class Plan:
     judged_by: Literal["network", "objective"] = "network"
     """What decides which epoch is the best: the network's answers on the validation split, or the value of
     the objective there, for heads that learn on a frozen network."""
+    watch: Split | None = None
+    """Examples on which each epoch's top-1 is noted and nothing is chosen: the test split, where a figure is
+    to be put beside one of the literature, which takes the epoch that tests best."""
 
 
 class Trainer:
@@ -93,11 +97,13 @@ class Trainer:
 
         Raises:
             NetworkError: a network does not give one logit a class.
+            UsageError: a term cannot work on these data in these batches.
         """
         self._fabric = fabric
         self._plan = plan
         self._train = load_split(plan.task, plan.task.train, fabric.device)
         self._validation = load_split(plan.task, plan.task.validation, fabric.device)
+        self._watched = None if plan.watch is None else load_split(plan.task, plan.watch, fabric.device)
         self._background_C = torch.from_numpy(plan.task.background).to(fabric.device)
         self._network = plan.network.to(fabric.device)
         self._objective = plan.objective.to(fabric.device)
@@ -105,7 +111,7 @@ class Trainer:
         plan.precision.lay_out_network(self._objective)
         self._check_networks()
         self._steps = steps_per_epoch(len(self._train), plan.section.batch_size, processes=fabric.world_size)
-        self._check_objective()
+        check_objective(plan.objective, plan.task, plan.section, processes=fabric.world_size)
         self._sources = self._open_sources()
         self._teacher_logits_NK = self._validation_logits_of_teacher()
         self._objective.prepare(Survey(self._train.y_N, self._features_over))
@@ -136,6 +142,7 @@ class Trainer:
         if best is None and self._plan.starts_trained:
             best, best_state = self._as_it_came(), self._state()
             history.append(best)
+        flags = imitation_flags(history, len(self._validation))
         for epoch in range((done or 0) + 1, self._epochs + 1):
             record = self._epoch(epoch, progress)
             history.append(record)
@@ -143,10 +150,14 @@ class Trainer:
                 best, best_state = record, self._state()
             self._save(epoch, history, best, best_state)
             progress.on_epoch(record)
+            known, flags = flags, imitation_flags(history, len(self._validation))
+            for flag in flags[len(known) :]:
+                progress.on_warning(flag)
         assert best is not None, "there is an epoch, or the network as it came"
         self._network.load_state_dict(best_state.network)
-        heads = best_state.heads
-        return TrainingResult(best, tuple(history), resumed_from, str(self._plan.precision), heads)
+        return TrainingResult(
+            best, tuple(history), resumed_from, str(self._plan.precision), best_state.heads, flags
+        )
 
     @property
     def _epochs(self) -> int:
@@ -164,27 +175,41 @@ class Trainer:
             hint=self._hint(),
         )
         rank, processes = self._fabric.global_rank, self._fabric.world_size
-        torch.manual_seed(derive_seed(self._plan.seed, "network", epoch, rank))
-        views = torch.Generator(self._fabric.device)
-        views.manual_seed(derive_seed(self._plan.seed, "views", epoch, rank))
-        order = epoch_order(len(self._train), steps=self._steps, seed=self._plan.seed, epoch=epoch)
+        device, seed, drawn = self._fabric.device, self._plan.seed, self._drawn_in(epoch)
+        torch.manual_seed(derive_seed(seed, "network", epoch, rank))
+        views = torch.Generator(device)
+        views.manual_seed(derive_seed(seed, "views", drawn, rank))
+        order = epoch_order(len(self._train), steps=self._steps, seed=seed, epoch=drawn, device=device)
         self._objective.train()
         self._plan.phases.enter_training(self._network, epoch=epoch)
         for step, indices_B in enumerate(order):
-            mine_B = share_of(indices_B, rank=rank, processes=processes).to(self._fabric.device)
+            mine_B = share_of(indices_B, rank=rank, processes=processes)
             rate = self._schedule.learning_rate(first_step + step)
-            log.add(self._step(mine_B, rate, views, epoch))
+            batch = (drawn, step) if self._cycle else None
+            log.add(self._step(mine_B, rate, views, epoch, batch))
             progress.on_step(step + 1, self._steps)
         loss, parts = log.means()
         judged = self._judge(epoch)
         rate = self._schedule.learning_rate(first_step + self._steps - 1)
+        watched = self._watch()
         seconds = time.perf_counter() - began
-        return EpochRecord(epoch, rate, loss, parts, judged.loss, judged.top1, seconds, judged.kl)
+        return EpochRecord(epoch, rate, loss, parts, judged.loss, judged.top1, seconds, judged.kl, watched)
 
-    def _step(self, indices_B: Tensor, rate: float, views: torch.Generator, epoch: int) -> Tensor:
+    @property
+    def _cycle(self) -> int:
+        """Epochs after which batches come again; 0 for never."""
+        return self._plan.section.view_cycle if isinstance(self._plan.section, Training) else 0
+
+    def _drawn_in(self, epoch: int) -> int:
+        """The epoch whose order and views this one has: itself, or one that comes again."""
+        return (epoch - 1) % self._cycle + 1 if self._cycle else epoch
+
+    def _step(
+        self, indices_B: Tensor, rate: float, views: torch.Generator, epoch: int, batch: Batch | None
+    ) -> Tensor:
         """One update of the weights; issues work to the device and does not wait for it."""
         x_RC = self._plan.precision.lay_out(self._show(self._train.x_NC[indices_B], views))
-        sources = self._sources(indices_B, x_RC)
+        sources = self._sources(indices_B, x_RC, batch)
         labels_B = self._train.y_N[indices_B]
         total, values_P = self._module(x_RC, labels_B, indices_B, sources, epoch=epoch, epochs=self._epochs)
         self._optimizer.zero_grad()
@@ -235,6 +260,12 @@ class Trainer:
                 total += float(loss) * len(indices_B)
         return Judgement(total / count, 0.0)
 
+    def _watch(self) -> float | None:
+        """Top-1 on the watched split, in the first process."""
+        if self._watched is None or not self._fabric.is_global_zero:
+            return None
+        return judge(predict_logits(self._network, self._watched.x_NC), self._watched).top1
+
     def _fixed_show(self) -> Show:
         generator = torch.Generator(self._fabric.device)
         return partial(
@@ -250,14 +281,21 @@ class Trainer:
             taps={name: self._objective.source_taps(name) for name in self._plan.teachers},
             views=views,
             fixed=self._fixed_show() if fixed else None,
-            precision=self._plan.precision,
+            precision=self._precision_of_teacher,
         )
+
+    def _precision_of_teacher(self, network: nn.Module) -> Precision:
+        """A network that only runs forward takes what is best for itself: a student may want fp32 alone."""
+        section, task = self._plan.section, self._plan.task
+        return resolve_precision(section.precision, task.input_shape, network)
 
     def _validation_logits_of_teacher(self) -> Tensor | None:
         teacher = self._plan.teachers.get(TEACHER)
         if teacher is None or not self._fabric.is_global_zero:
             return None
         frozen = copy.deepcopy(teacher).to(self._fabric.device)
+        if isinstance(frozen, StoredAnswers):
+            return frozen.validation_MK
         return predict_logits(frozen, self._validation.x_NC)
 
     def _features_over(self, source: str, tap: str) -> Tensor:
@@ -312,6 +350,7 @@ class Trainer:
             "seed": plan.seed,
             "processes": self._fabric.world_size,
             "network": shapes,
+            "watched": plan.watch is not None,
         }
         return sha256_json(form)
 
@@ -319,37 +358,11 @@ class Trainer:
         example_BC = self._train.x_NC[:2]
         networks = {"the network that learns": self._network, **self._plan.teachers}
         for role, network in networks.items():
+            if isinstance(network, StoredAnswers):
+                network.check(len(self._train), len(self._validation))
+                continue
             device = next(network.parameters(), example_BC).device
             check_classes(network, example_BC.to(device), self._plan.task.num_classes, role=role)
-
-    def _check_objective(self) -> None:
-        """See that the terms can work on these data in these batches, before the hours are spent.
-
-        Raises:
-            UsageError: they cannot; names the term.
-        """
-        examples = len(self._train) // self._steps // self._fabric.world_size
-        unlabeled = bool((self._train.y_N == UNLABELED).any())
-        for part in self._objective.parts:
-            if examples < part.term.smallest_batch:
-                raise UsageError(
-                    f"needs batches of at least {part.term.smallest_batch} examples; here one has {examples}",
-                    where=f"term {part.name}",
-                    hint="raise batch_size",
-                )
-            if part.term.memory and self._fabric.world_size > 1:
-                raise UsageError(
-                    f"remembers every training example, and {self._fabric.world_size} processes would each "
-                    "remember only their own",
-                    where=f"term {part.name}",
-                    hint="train on one device",
-                )
-            if part.term.reads_labels and unlabeled:
-                raise UsageError(
-                    "reads the label of every example, and some of this task have none",
-                    where=f"term {part.name}",
-                    hint="leave the unlabeled pool or the term out",
-                )
 
     def _hint(self) -> str:
         rate = self._plan.section.learning_rate

@@ -28,6 +28,8 @@ class EpochRecord:
     """Wall time, validation included."""
     validation_kl: float | None = None
     """KL(teacher || network) on the validation split at T = 1, in nats; None where there is no teacher."""
+    watched_top1: float | None = None
+    """Share of right answers on a split that is only watched; never chosen on. None where there is none."""
 
     def is_better_than(self, other: EpochRecord) -> bool:
         """Higher validation top-1; among equals lower validation loss, since small splits tie often."""
@@ -47,6 +49,8 @@ class TrainingResult:
     """Arithmetic and layout, such as `bf16, channels last`."""
     heads: Mapping[str, Tensor] = field(default_factory=dict)
     """State of the objective's heads in the best epoch, on the CPU; what a memory holds is left out."""
+    flags: tuple[str, ...] = ()
+    """What the user should know of how it went, a line each; see edgekd/training/monitor.py."""
 
     @property
     def best_epoch(self) -> int:
@@ -66,5 +70,6 @@ class TrainingResult:
             "validation_loss": self.best.validation_loss,
             "resumed_from": self.resumed_from,
             "precision": self.precision,
+            "flags": list(self.flags),
             "history": [asdict(record) for record in self.history],
         }

@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from edgekd.distillation.setting import Role, Setting, State
-from edgekd.networks.taps import tap_shapes
+from edgekd.networks.taps import tap_shapes, taps_of
 from edgekd.tasks.task import Task
+from edgekd.training.sources import StoredAnswers
 
 
 def setting_of(
@@ -30,8 +31,10 @@ def setting_of(
     example_BC = torch.from_numpy(task.normalize(task.train.x[:2]))
 
     def role(name: str, one: nn.Module) -> Role:
+        if isinstance(one, StoredAnswers):
+            return Role(name, one, {}, views=one.views)
         device = next(one.parameters(), example_BC).device
-        return Role(name, one, tap_shapes(one, example_BC.to(device)))
+        return Role(name, one, tap_shapes(one, example_BC.to(device)), taps_of(one))
 
     return Setting(
         student=role("student", network),

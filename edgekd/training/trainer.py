@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from edgekd.distillation.objective import LABELS_ONLY, build_objective
-from edgekd.distillation.setting import State
+from edgekd.distillation.objective import LABELS_ONLY, Objective, build_objective
+from edgekd.distillation.setting import Setting, State
 from edgekd.distillation.step import TEACHER
 from edgekd.documents.recipe import Devices, Distillation, Training
-from edgekd.tasks.task import Task
+from edgekd.tasks.task import Split, Task
 from edgekd.training.data import derive_seed
 from edgekd.training.launch import run_plan
 from edgekd.training.loop import Plan
@@ -50,6 +50,7 @@ def train_network(
     progress: Progress | None = None,
     devices: Devices = "auto",
     heads: Mapping[str, State] = {},
+    watch: Split | None = None,
 ) -> TrainingResult:
     """Train, or take up an interrupted training, and leave the weights that validate best in `network`.
 
@@ -67,6 +68,7 @@ def train_network(
         progress: hears how it goes; None says nothing.
         devices: how many GPUs, or how many processes where there is no GPU; `auto` is one.
         heads: kind of a term -> state of its head on the frozen teacher, for the terms that need one.
+        watch: examples whose top-1 each epoch's record notes, and that nothing is chosen on; None for none.
 
     Raises:
         DivergedError: the loss is no longer finite; names the step.
@@ -75,11 +77,7 @@ def train_network(
         StorageError: a checkpoint cannot be written.
     """
     setting = setting_of(network, {TEACHER: teacher}, task, heads=heads)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(seed, "heads"))
-        objective = build_objective(
-            distillation or LABELS_ONLY, setting, label_smoothing=training.label_smoothing
-        )
+    objective = objective_for(setting, training, distillation, seed=seed)
     plan = Plan(
         network=network,
         task=task,
@@ -91,5 +89,19 @@ def train_network(
         checkpoint_dir=checkpoint_dir,
         seed=seed,
         starts_trained=False,
+        watch=watch,
     )
     return run_plan(plan, progress=progress or Silent(), devices=devices)
+
+
+def objective_for(
+    setting: Setting, training: Training, distillation: Distillation | None, *, seed: int
+) -> Objective:
+    """The objective of a training; the initial weights of its heads follow from the seed.
+
+    Raises:
+        UsageError: a term needs a tap, a view, a source or a shape that is not there.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(seed, "heads"))
+        return build_objective(distillation or LABELS_ONLY, setting, label_smoothing=training.label_smoothing)

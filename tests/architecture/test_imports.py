@@ -20,10 +20,12 @@ HEAVY = {"torch", "numpy", "onnx", "onnxruntime", "pydantic", "scipy", "rich"}
 WITHOUT_TORCH = [
     "edgekd.cli.audit",
     "edgekd.cli.bench",
+    "edgekd.cli.compare",
     "edgekd.cli.devices",
     "edgekd.cli.doctor",
     "edgekd.cli.gate",
     "edgekd.cli.init",
+    "edgekd.cli.methods",
     "edgekd.cli.schema",
 ]
 

@@ -43,7 +43,7 @@ gpu        none
 providers  CPUExecutionProvider
 
 missing extra  for
-train          compress, distill, quantize: pip install 'edgekd[train]'
+train          compress, distill, quantize, compare: pip install 'edgekd[train]'
 timm           networks of timm: pip install 'edgekd[timm]'
 tensorrt       TensorRT on this machine's GPU: pip install 'edgekd[tensorrt]'
 tensorrt-rtx   engines built without a GPU: pip install 'edgekd[tensorrt-rtx]'
@@ -85,7 +85,7 @@ def test_json(edgekd: Any, facts: Facts, light: None) -> None:
     assert (result.exit_code, result.stderr) == (0, "")
     assert Facts.model_validate(printed.pop("facts")) == facts
     assert printed["versions"]["torch"] is None
-    assert printed["missing"]["train"] == "compress, distill, quantize: pip install 'edgekd[train]'"
+    assert printed["missing"]["train"] == "compress, distill, quantize, compare: pip install 'edgekd[train]'"
     assert (printed["profile"], printed["problems"], len(printed["warnings"])) == (
         "x86-64-avx512-vnni",
         [],

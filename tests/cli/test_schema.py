@@ -12,7 +12,7 @@ from edgekd.documents.base import Document
 
 
 def test_every_kind_has_a_name() -> None:
-    names = "recipe profile spec manifest job run-log measurement verdict report audit engine"
+    names = "recipe profile spec manifest job run-log measurement verdict report audit engine comparison"
     assert list(KINDS) == names.split()
 
 

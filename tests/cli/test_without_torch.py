@@ -18,6 +18,7 @@ HIDDEN = (
     "timm",
     "tensorrt_rtx",
     "scipy",
+    "matplotlib",
 )
 
 HIDE = f"""
@@ -57,6 +58,13 @@ def test_devices(edgekd):
     assert edgekd("devices", "show", "nvidia-l4").returncode == 0
 
 
+def test_methods(edgekd):
+    assert "sskd" in edgekd("methods", "list").stdout
+    done = edgekd("methods", "show", "sskd")
+    assert done.returncode == 0, done.stderr
+    assert "Published objective" in done.stdout
+
+
 def test_audit(edgekd, run):
     done = edgekd("audit", run / "bundles" / "local" / "onnxruntime" / "model.onnx")
     assert done.returncode == 0, done.stderr
@@ -78,8 +86,9 @@ def test_gate(edgekd, run):
     assert json.loads(done.stdout)["verdict"] == "pass"
 
 
-def test_compress_says_what_to_install(edgekd, recipe_path, tmp_path):
-    done = edgekd("compress", recipe_path, "--out", tmp_path / "run")
+@pytest.mark.parametrize("command", ["compress", "compare"])
+def test_what_trains_says_what_to_install(edgekd, recipe_path, tmp_path, command):
+    done = edgekd(command, recipe_path, "--out", tmp_path / "run")
     assert done.returncode == 3
     assert done.stderr == (
         "error: training and exporting needs torch, which is not installed\n"

@@ -115,7 +115,8 @@ def test_a_view_that_the_task_does_not_offer() -> None:
         build_objective(Distillation(terms=(KDTerm(view="strong"),)), setting(views=("weak",)))
     assert str(caught.value) == (
         "term kd: needs the views strong, which this task does not offer\n"
-        "  try: a term without them: this task offers weak; images and series have them all"
+        "  try: a term without them: this task offers weak; series and images have them all, images "
+        "with H != W only without augmentation.flip"
     )
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from edgekd.documents.audit import Audit
 from edgekd.documents.base import Document
+from edgekd.documents.comparison import Comparison
 from edgekd.documents.engine import EngineRecord
 from edgekd.documents.job import Job
 from edgekd.documents.manifest import Manifest
@@ -117,6 +118,38 @@ ENGINE: dict[str, Any] = {
     "note": "parsed only",
 }
 
+
+def beside(to: str, mean: float, finding: str) -> dict[str, Any]:
+    """An arm beside another one."""
+    wide = 0.015 if finding == "cannot tell" else 0.01
+    return {
+        "to": to,
+        "mean": mean,
+        "interval": {"lower": mean - wide, "upper": mean + wide, "confidence": 0.95},
+        "degrees": 4,
+        "seed_error": 0.002,
+        "example_error": 0.003,
+        "finding": finding,
+    }
+
+
+def arm(
+    name: str, teacher: str, top1: float, spread: float | None, seconds: float, *differences: dict[str, Any]
+) -> dict[str, Any]:
+    """One arm of a comparison, trained with two seeds."""
+    result = {"test_top1": top1, "validation_top1": 0.9, "best_epoch": 2, "seconds": seconds}
+    return {
+        "name": name,
+        "teacher": teacher,
+        "objective": {"label_weight": 1.0, "terms": []},
+        "seeds": [{"seed": 3, **result}, {"seed": 4, **result}],
+        "test_top1": top1,
+        "spread": spread,
+        "seconds": seconds,
+        "differences": list(differences),
+    }
+
+
 DOCUMENTS: dict[type[Document], dict[str, Any]] = {
     Recipe: RECIPE,
     Profile: {
@@ -209,6 +242,29 @@ DOCUMENTS: dict[type[Document], dict[str, Any]] = {
     },
     Audit: AUDIT,
     EngineRecord: ENGINE,
+    Comparison: {
+        "schema": 1,
+        "name": "my-digits",
+        "finished": True,
+        "arms": [
+            arm("ce", "none", 0.90, 0.01, 10, beside("kd", -0.02, "below")),
+            arm("kd", "trained", 0.92, 0.005, 20, beside("ce", 0.02, "above")),
+            {
+                **arm("sskd:a=1", "trained", 0.895, None, 40, beside("ce", -0.005, "cannot tell")),
+                "head_seconds": 5,
+            },
+        ],
+        "seeds": [3, 4],
+        "epochs": 30,
+        "test_examples": 539,
+        "teacher_top1": 0.955,
+        "flags": ["a flag"],
+        "notes": ["a note"],
+        "recipe": RECIPE,
+        "stages": [{"name": "compare-kd-seed3", "key": SHA, "seconds": 3}],
+        "versions": VERSIONS,
+        "facts": FACTS,
+    },
 }
 
 

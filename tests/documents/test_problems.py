@@ -64,7 +64,8 @@ my.toml: 21 problems
   task.train: found 3; a string is expected
   task.test: is missing
   task.layout: found 'HW'; the pattern is ^N[A-Z]{1,4}$
-  task.flip: unknown key; allowed: validation_fraction, augmentation, name, train, test, layout, class_names
+  task.flip: unknown key; allowed: validation_fraction, augmentation, name, train, test, layout, unlabeled, \
+class_names
   teacher.training.epochs: found 3.0; a whole number is expected
   teacher.training.optimizer: found 'sdg'; allowed: 'sgd' or 'adamw'; did you mean 'sgd'?
   teacher.training.milestones[0]: found 0; at least 1 is expected
@@ -174,7 +175,7 @@ def test_an_unknown_term_is_told_the_nearest_and_all() -> None:
     data = {"schema": 1, "name": "x", "distillation": {"terms": [{"kind": "kdd"}]}}
     with pytest.raises(DocumentError) as caught:
         Recipe.parse(data, where="my.toml")
-    known = ", ".join(repr(section.tag) for section in SECTIONS[:-1])
-    assert (
-        f"distillation.terms[0].kind: found 'kdd'; allowed: {known} or {SECTIONS[-1].tag!r}; did you mean 'kd'?"
-    ) in str(caught.value)
+    *known, last = [repr(section.tag) for section in SECTIONS]
+    allowed = f"{', '.join(known)} or {last}"
+    line = f"distillation.terms[0].kind: found 'kdd'; allowed: {allowed}; did you mean 'kd'?"
+    assert line in str(caught.value)

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from edgekd.errors import MissingError, NetworkError
-from edgekd.networks.network import build_network, taps_of
+from edgekd.networks.network import build_network
+from edgekd.networks.taps import tap_shapes, taps_of
 
 timm = pytest.importorskip("timm")
 
@@ -32,7 +33,9 @@ def build(name, shape=(1, 32, 48), **args):
 def test_builds_and_has_taps(name, stages):
     network = build(name).eval()
     taps = taps_of(network)
-    assert tuple(taps) == ("stem", *(f"stage{number}" for number in range(1, stages + 1)), "pool", "logits")
+    projection = ("qkv",) if name.startswith("vit") else ()
+    stage_names = tuple(f"stage{number}" for number in range(1, stages + 1))
+    assert tuple(taps) == ("stem", *stage_names, *projection, "pool", "logits")
     seen = {}
     for tap in ("pool", "logits"):
         network.get_submodule(taps[tap]).register_forward_hook(
@@ -43,6 +46,27 @@ def test_builds_and_has_taps(name, stages):
     assert torch.equal(seen["logits"], logits_NK)
     assert logits_NK.shape == (2, 7)
     assert seen["pool"].shape == (2, network.get_submodule(taps["logits"]).in_features)
+
+
+def test_the_projection_of_a_transformer_is_that_of_its_last_attention():
+    network = build("vit_tiny_patch16_224", (1, 16, 16), patch_size=4, embed_dim=24, depth=3, num_heads=3)
+    assert taps_of(network)["qkv"] == "blocks.2.attn.qkv"
+    shapes = tap_shapes(network, torch.zeros(2, 1, 16, 16))
+    assert (shapes["stage3"], shapes["qkv"], shapes["pool"]) == ((17, 24), (17, 72), (24,))
+
+
+def test_attention_within_windows_has_no_projection_of_an_example():
+    network = build(
+        "swin_tiny_patch4_window7_224",
+        (1, 16, 16),
+        patch_size=2,
+        window_size=2,
+        embed_dim=6,
+        depths=(1,),
+        num_heads=(1,),
+    )
+    assert "qkv" in taps_of(network)
+    assert "qkv" not in tap_shapes(network, torch.zeros(2, 1, 16, 16))
 
 
 def test_takes_arguments():

@@ -168,3 +168,39 @@ def test_weights_that_are_not_finite_are_refused(tmp_path):
     assert str(caught.value) == (
         f"{tmp_path / 'w.safetensors'}: holds values that are not finite, first in 'logits.weight'"
     )
+
+
+def test_the_file_knows_its_classes(tmp_path):
+    path = tmp_path / "w.safetensors"
+    save_weights(network(), path, classes=("ant", "bee", "cat"))
+    load_weights(network(), path, classes=("ant", "bee", "cat"))
+    load_weights(network(), path)  # who does not say what he wants takes what there is
+
+
+@pytest.mark.parametrize(
+    ("classes", "difference"),
+    [
+        (("bee", "ant", "cat"), "its class 0 is 'ant', the task's is 'bee'"),
+        (("ant", "bee", "dog"), "its class 2 is 'cat', the task's is 'dog'"),
+        (("ant", "bee"), "it has 3 classes, the task has 2"),
+    ],
+)
+def test_weights_for_other_classes_are_refused(tmp_path, classes, difference):
+    path = tmp_path / "w.safetensors"
+    save_weights(network(), path, classes=("ant", "bee", "cat"))
+    fresh = network()
+    before = {name: value.clone() for name, value in fresh.state_dict().items()}
+    with pytest.raises(NetworkError) as caught:
+        load_weights(fresh, path, classes=classes)
+    assert str(caught.value) == (
+        f"{path}: was trained for other classes, or in another order: {difference}\n"
+        "  try: give weights for the task's classes, in their order"
+    )
+    assert all(torch.equal(value, before[name]) for name, value in fresh.state_dict().items())
+
+
+@pytest.mark.parametrize("note", [None, {"classes": "no JSON"}, {"classes": "3"}, {"format": "pt"}])
+def test_a_file_that_says_nothing_of_classes_is_taken(tmp_path, note):
+    path = tmp_path / "w.safetensors"
+    safetensors.torch.save_file(network().state_dict(), path, note)
+    load_weights(network(), path, classes=("ant", "bee", "cat"))

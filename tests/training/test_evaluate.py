@@ -7,17 +7,34 @@ import math
 import pytest
 import torch
 
+from edgekd.training import evaluate
 from edgekd.training.data import Resident
-from edgekd.training.evaluate import judge, predict_logits
+from edgekd.training.evaluate import in_chunks, judge, predict_logits
 from tests.training.cases import make_network
 
 
-def test_logits_in_batches_are_those_of_the_whole() -> None:
+def test_logits_in_chunks_are_those_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     network = make_network().eval()
     x_NC = torch.randn(10, 1, 8, 8)
     with torch.no_grad():
         expected_NK = network(x_NC)
-    torch.testing.assert_close(predict_logits(network, x_NC, batch_size=3), expected_NK)
+    monkeypatch.setattr(evaluate, "_LEAST_ROWS", 3)
+    monkeypatch.setattr(evaluate, "_CPU_POSITIONS", 3 * 8 * 8 + 1)
+    assert [len(part) for part in in_chunks(x_NC)] == [3, 3, 3, 1]
+    torch.testing.assert_close(predict_logits(network, x_NC), expected_NK)
+
+
+def test_a_cpu_takes_more_small_examples_at_once_than_large_ones() -> None:
+    def rows(*shape: int) -> int:
+        return len(in_chunks(torch.empty(1, *shape).expand(5000, *shape))[0])
+
+    assert [rows(3, 32, 32), rows(1, 8, 8), rows(1, 4000), rows(7), rows(3, 224, 224)] == [
+        64,
+        1024,
+        16,
+        5000,
+        8,
+    ]
 
 
 def test_every_module_gets_its_mode_back() -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from edgekd.documents.recipe import Augmentation
 from edgekd.tasks.views import make_views
-from edgekd.training import sources
+from edgekd.training import evaluate, sources
 from edgekd.training.data import Resident
 from edgekd.training.evaluate import predict_logits
 from edgekd.training.precision import Precision
@@ -63,7 +63,7 @@ def open_sources(
         taps={"teacher": taps},
         views=views,
         fixed=show(views) if fixed else None,
-        precision=FP32,
+        precision=lambda network: FP32,
     )
 
 
@@ -111,3 +111,32 @@ def test_features_of_the_whole_split(train: Resident) -> None:
     network = make_network(3).train()
     expected = network.conv2(torch.relu(network.eval().bn1(network.conv1(train.x_NC))))
     torch.testing.assert_close(features_over(network, "conv2", train.x_NC), expected.detach())
+
+
+def test_each_network_runs_in_its_own_arithmetic(train: Resident) -> None:
+    networks = {"teacher": make_network(3), "other": make_network(4)}
+    opened = Sources(
+        networks,
+        train,
+        taps={"teacher": (), "other": ()},
+        views=("weak",),
+        fixed=None,
+        precision=lambda network: (
+            Precision("bf16", channels_last=True) if network is networks["other"] else FP32
+        ),
+    )
+    answers = opened(INDICES_B, train.x_NC[INDICES_B])
+    assert answers["teacher"].logits_RK.dtype == torch.float32
+    assert answers["other"].logits_RK.dtype == torch.bfloat16
+
+
+def test_rows_in_chunks_are_answered_as_together(train: Resident, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = show(VIEWS)(train.x_NC[INDICES_B])
+    expected = open_sources(train, views=VIEWS, fixed=False, taps=("map",))(INDICES_B, rows)["teacher"]
+    monkeypatch.setattr(evaluate, "_LEAST_ROWS", 4)
+    monkeypatch.setattr(evaluate, "_CPU_POSITIONS", 0)
+    found = open_sources(train, views=VIEWS, fixed=False, taps=("map",))(INDICES_B, rows)["teacher"]
+    kept = open_sources(train, views=VIEWS, fixed=True, taps=("map",))(INDICES_B, rows)["teacher"]
+    for answer in (found, kept):
+        torch.testing.assert_close(answer.logits_RK, expected.logits_RK)
+        torch.testing.assert_close(answer.features["map"], expected.features["map"])

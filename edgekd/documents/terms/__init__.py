@@ -2,36 +2,81 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import Discriminator, Tag
+from pydantic import Tag
 
 from edgekd.documents.terms.base import TermSection
-from edgekd.documents.terms.logits import JSTerm, KDTerm
+from edgekd.documents.terms.choice import by_kind
+from edgekd.documents.terms.classes import NDTerm, USKDTerm
+from edgekd.documents.terms.contrastive import CRDTerm
+from edgekd.documents.terms.features import (
+    ATTerm,
+    FitNetTerm,
+    MiniLMTerm,
+    PKTTerm,
+    ReviewKDTerm,
+    RKDTerm,
+    SPTerm,
+)
+from edgekd.documents.terms.logits import DISTTerm, DKDTerm, JSTerm, KDTerm, MEALTerm, NKDTerm
+from edgekd.documents.terms.own import ExitsTerm, PSKDTerm
+from edgekd.documents.terms.pretext import HSAKDTerm, LSSKDTerm, SLATerm, SSKDTerm
+from edgekd.documents.terms.weighting import PADTerm
 
-__all__ = ["JSTerm", "KDTerm", "Term", "TermSection"]
+__all__ = ["CRDTerm", "ExitsTerm", "JSTerm", "KDTerm", "PADTerm", "PSKDTerm", "Term", "TermSection"]
 
-SECTIONS: tuple[type[TermSection], ...] = (KDTerm, JSTerm)
+SECTIONS: tuple[type[TermSection], ...] = (
+    KDTerm,
+    JSTerm,
+    DKDTerm,
+    DISTTerm,
+    NKDTerm,
+    MEALTerm,
+    USKDTerm,
+    NDTerm,
+    FitNetTerm,
+    ATTerm,
+    SPTerm,
+    RKDTerm,
+    PKTTerm,
+    ReviewKDTerm,
+    MiniLMTerm,
+    CRDTerm,
+    PADTerm,
+    PSKDTerm,
+    ExitsTerm,
+    SSKDTerm,
+    HSAKDTerm,
+    LSSKDTerm,
+    SLATerm,
+)
 """Every term's section, in the order in which `edgekd methods list` shows them."""
 
 
-def _kind(value: Any) -> str:
-    kind = value.get("kind", "kd") if isinstance(value, dict) else getattr(value, "kind", "kd")
-    return str(kind)
-
-
-def _names() -> str:
-    """The kinds, worded as pydantic words a literal."""
-    *names, last = [repr(one.tag) for one in SECTIONS]
-    return f"{', '.join(names)} or {last}"
-
-
 Term = Annotated[
-    Annotated[KDTerm, Tag("kd")] | Annotated[JSTerm, Tag("js")],
-    Discriminator(
-        _kind,
-        custom_error_type="tag",
-        custom_error_message="no term has this kind",
-        custom_error_context={"key": "kind", "expected": _names()},
-    ),
+    Annotated[KDTerm, Tag("kd")]
+    | Annotated[JSTerm, Tag("js")]
+    | Annotated[FitNetTerm, Tag("fitnet")]
+    | Annotated[ATTerm, Tag("at")]
+    | Annotated[SPTerm, Tag("sp")]
+    | Annotated[RKDTerm, Tag("rkd")]
+    | Annotated[PKTTerm, Tag("pkt")]
+    | Annotated[ReviewKDTerm, Tag("reviewkd")]
+    | Annotated[MiniLMTerm, Tag("minilm")]
+    | Annotated[CRDTerm, Tag("crd")]
+    | Annotated[PADTerm, Tag("pad")]
+    | Annotated[PSKDTerm, Tag("pskd")]
+    | Annotated[ExitsTerm, Tag("exits")]
+    | Annotated[DKDTerm, Tag("dkd")]
+    | Annotated[DISTTerm, Tag("dist")]
+    | Annotated[NKDTerm, Tag("nkd")]
+    | Annotated[MEALTerm, Tag("meal")]
+    | Annotated[USKDTerm, Tag("uskd")]
+    | Annotated[NDTerm, Tag("nd")]
+    | Annotated[SSKDTerm, Tag("sskd")]
+    | Annotated[HSAKDTerm, Tag("hsakd")]
+    | Annotated[LSSKDTerm, Tag("lsskd")]
+    | Annotated[SLATerm, Tag("sla")],
+    by_kind(SECTIONS),
 ]

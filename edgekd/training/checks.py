@@ -1,0 +1,42 @@
+"""What would stop a training, or make it meaningless, found before its hours are spent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from edgekd.distillation.labels import UNLABELED
+from edgekd.distillation.objective import Objective, Part
+from edgekd.documents.recipe import QuantizedTraining, Training
+from edgekd.errors import UsageError
+from edgekd.tasks.task import Task
+from edgekd.training.data import steps_per_epoch
+
+
+def check_objective(
+    objective: Objective, task: Task, section: Training | QuantizedTraining, *, processes: int = 1
+) -> None:
+    """See that the terms can work on these data in these batches.
+
+    Raises:
+        UsageError: one cannot; names the first such term.
+    """
+    count = len(task.train.y)
+    smallest = count // steps_per_epoch(count, section.batch_size, processes=processes) // processes
+    unlabeled = bool((task.train.y == UNLABELED).any())
+    for part in objective.parts:
+        for message, hint in _problems(part, smallest, unlabeled=unlabeled, processes=processes):
+            raise UsageError(message, where=f"term {part.name}", hint=hint)
+
+
+def _problems(part: Part, smallest: int, *, unlabeled: bool, processes: int) -> Iterator[tuple[str, str]]:
+    """(what is wrong, what to try) for each thing that is."""
+    term = part.term
+    if smallest < term.smallest_batch:
+        needed = f"needs batches of at least {term.smallest_batch} examples"
+        yield f"{needed}; the smallest one here has {smallest}", "raise batch_size"
+    if term.memory and processes > 1:
+        each = f"{processes} processes would each remember only their own"
+        yield f"remembers every training example, and {each}", "train on one device"
+    if term.reads_labels and unlabeled:
+        what = "reads the label of every example, and some of this task have none"
+        yield what, "leave the unlabeled pool or the term out"

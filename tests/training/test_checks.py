@@ -1,0 +1,75 @@
+"""What is refused before a training begins."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from edgekd.distillation.labels import UNLABELED
+from edgekd.distillation.objective import Objective, Part
+from edgekd.distillation.term import Term
+from edgekd.documents.recipe import Training
+from edgekd.errors import UsageError
+from edgekd.tasks.task import Split
+from edgekd.training.checks import check_objective
+from tests.training.cases import make_task
+
+TASK = make_task(train=100)
+SECTION = Training(batch_size=10)
+
+
+class Contrast(Term):
+    smallest_batch = 10
+
+
+class Memory(Term):
+    memory = ("bank",)
+
+
+class Labeled(Term):
+    reads_labels = True
+
+
+def objective(term: Term) -> Objective:
+    return Objective([Part("it", 1.0, term)])
+
+
+def test_a_batch_that_is_large_enough() -> None:
+    check_objective(objective(Contrast()), TASK, SECTION)
+
+
+@pytest.mark.parametrize(("batch_size", "processes", "smallest"), [(9, 1, 8), (10, 2, 5), (3, 1, 2)])
+def test_a_batch_too_small_for_a_term(batch_size: int, processes: int, smallest: int) -> None:
+    section = SECTION.model_copy(update={"batch_size": batch_size})
+    with pytest.raises(UsageError) as caught:
+        check_objective(objective(Contrast()), TASK, section, processes=processes)
+    assert str(caught.value) == (
+        f"term it: needs batches of at least 10 examples; the smallest one here has {smallest}\n"
+        "  try: raise batch_size"
+    )
+
+
+def test_a_memory_is_kept_by_one_process() -> None:
+    check_objective(objective(Memory()), TASK, SECTION)
+    with pytest.raises(UsageError) as caught:
+        check_objective(objective(Memory()), TASK, SECTION, processes=2)
+    assert str(caught.value) == (
+        "term it: remembers every training example, and 2 processes would each remember only their own\n"
+        "  try: train on one device"
+    )
+
+
+def test_a_term_that_reads_labels_needs_them_all() -> None:
+    y = TASK.train.y.copy()
+    y[np.array([3])] = UNLABELED
+    pool = dataclasses.replace(TASK, train=Split(TASK.train.x, y))
+    check_objective(objective(Contrast()), pool, SECTION)
+    check_objective(objective(Labeled()), TASK, SECTION)
+    with pytest.raises(UsageError) as caught:
+        check_objective(objective(Labeled()), pool, SECTION)
+    assert str(caught.value) == (
+        "term it: reads the label of every example, and some of this task have none\n"
+        "  try: leave the unlabeled pool or the term out"
+    )
