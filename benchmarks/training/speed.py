@@ -7,7 +7,7 @@ are in CIFAR-100: throughput does not depend on what is learned. Each row is mea
 which also gives its peak memory; the rows take turns within a repeat. A ratio is that to the reference
 (reference.py) of the same repeat: KD's, or SSKD's for methods that look at four views. Figures are medians
 over the repeats, of training steps alone on both sides: no validation, no checkpoint, no start.
-A row `NAME, cycle` keeps the teacher's answers by training.view_cycle: CYCLE of EPOCHS epochs cost what the
+A row `NAME+cycle` keeps the teacher's answers by training.view_cycle: CYCLE of EPOCHS epochs cost what the
 first pass costs, the others what the second does.
 """
 
@@ -47,8 +47,8 @@ from edgekd.training.setting import setting_of
 from edgekd.training.trainer import objective_for, train_network
 
 IMAGES = 50_000
-CYCLE, EPOCHS = 24, 240
-_CYCLED = ", cycle"
+CYCLE, EPOCHS = 16, 240
+_CYCLED = "+cycle"
 _REFERENCE = {"reference kd": reference.kd_images_per_s, "reference sskd": reference.sskd_images_per_s}
 _WARM_UP = 3
 _LEFT_OUT = ("minilm", "guided")

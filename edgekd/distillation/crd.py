@@ -114,7 +114,7 @@ class Side(nn.Module):
 class CRD(Term):
     """Contrast of student and teacher with memories of both."""
 
-    reads_labels: ClassVar[bool] = True
+    reads_labels = True
     memory: ClassVar[tuple[str, ...]] = ("student.bank_ND", "teacher.bank_ND")
 
     def __init__(self, section: CRDTerm, setting: Setting) -> None:

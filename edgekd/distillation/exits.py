@@ -113,9 +113,18 @@ def trained_exit(heads: State, student: Role, tap: str, num_classes: int) -> nn.
             where="student.exit",
             hint=f"one of {', '.join(there)}" if there else "add a term of the kind 'exits'",
         )
-    head = nn.Sequential(*_layers(layout_of(student, tap, wanted_by=_KIND), num_classes))
+    head = untrained_exit(student, tap, num_classes)
     head.load_state_dict(state)
     return head.eval()
+
+
+def untrained_exit(student: Role, tap: str, num_classes: int) -> nn.Sequential:
+    """An exit for this tap with random weights, as a network of its own.
+
+    Raises:
+        UsageError: the student has no such tap.
+    """
+    return nn.Sequential(*_layers(layout_of(student, tap, wanted_by=_KIND), num_classes))
 
 
 def early_exit(network: nn.Module, tap: str, head: nn.Module) -> nn.Sequential:

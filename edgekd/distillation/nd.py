@@ -31,8 +31,8 @@ from torch import Tensor, nn
 
 from edgekd.distillation.head import Head
 from edgekd.distillation.logits import widen
-from edgekd.distillation.pooling import pooled
-from edgekd.distillation.setting import Setting, width_of
+from edgekd.distillation.pooling import vector_at
+from edgekd.distillation.setting import Setting
 from edgekd.distillation.step import TEACHER, Step
 from edgekd.distillation.term import RowTerm, Survey
 from edgekd.documents.terms.classes import NDTerm
@@ -86,26 +86,25 @@ class ND(RowTerm):
         """Raises UsageError: a tap does not exist."""
         super().__init__()
         self.section = section
-        student = setting.student.shape(section.student_tap, wanted_by=section.kind)
         teacher = setting.source(TEACHER, wanted_by=section.kind)
-        width = width_of(teacher.shape(section.teacher_tap, wanted_by=section.kind))
+        self._student = vector_at(setting.student, section.student_tap, wanted_by=section.kind)
+        self._teacher = vector_at(teacher, section.teacher_tap, wanted_by=section.kind)
         self.sources, self.views = (TEACHER,), (section.view,)
         self.student_taps, self.source_taps = (section.student_tap,), (section.teacher_tap,)
-        self.register_buffer("directions_KC", torch.zeros(setting.num_classes, width))
-        self.head = _projection(width_of(student), width, section.dropout)
+        self.register_buffer("directions_KC", torch.zeros(setting.num_classes, self._teacher.width))
+        self.head = _projection(self._student.width, self._teacher.width, section.dropout)
         self.smallest_batch = 1 if self.head is None else 2
 
     def prepare(self, survey: Survey) -> None:
         """Find the direction of each class."""
-        features_NC = pooled(survey.features(TEACHER, self.section.teacher_tap))
+        features_NC = self._teacher.mean(survey.features(TEACHER, self.section.teacher_tap))
         num_classes = len(self.directions_KC)
         self.directions_KC.copy_(class_directions(features_NC, survey.labels_N, num_classes))
 
     def rows(self, step: Step) -> Tensor:
         """`nd_rows` of the student's feature, projected where that is needed."""
-        section = self.section
-        student_BC = pooled(step.student.feature(section.student_tap, section.view))
-        teacher_BC = pooled(step.sources[TEACHER].feature(section.teacher_tap, section.view))
+        student_BC = self._student.of(step.student, self.section.view)
+        teacher_BC = self._teacher.of(step.sources[TEACHER], self.section.view)
         if self.head is not None:
             student_BC = self.head(student_BC)
         return nd_rows(student_BC, teacher_BC, self.directions_KC[step.labels_B])

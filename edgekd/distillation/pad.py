@@ -44,7 +44,6 @@ from edgekd.distillation.setting import Setting
 from edgekd.distillation.step import TEACHER, Step
 from edgekd.distillation.term import RowTerm, Survey
 from edgekd.documents.terms.weighting import PADTerm
-from edgekd.errors import UsageError
 
 _LIMIT = 6.0
 """Largest absolute value of a log-variance."""
@@ -126,7 +125,8 @@ class PAD(RowTerm):
         self.sources, self.views = self.inner.sources, self.inner.views
         self.student_taps, self.source_taps = self.inner.student_taps, self.inner.source_taps
         self.smallest_batch = self.inner.smallest_batch
-        self.reads_labels = self.inner.reads_labels  # type: ignore[misc]  # as the term inside does
+        self.reads_labels = self.inner.reads_labels
+        self.warmup_epochs = section.warmup_epochs
         self.head: Head | None = None
         if section.weighting == "uncertainty":
             self._feature = vector_at(setting.student, section.student_tap, wanted_by=section.kind)
@@ -140,11 +140,7 @@ class PAD(RowTerm):
         self.inner.prepare(survey)
 
     def rows(self, step: Step) -> Tensor:
-        """`pad_rows` under the uncertainty, or the distances times the weights of a baseline.
-
-        Raises:
-            UsageError: the training ends before the warm-up does.
-        """
+        """`pad_rows` under the uncertainty, or the distances times the weights of a baseline."""
         distances_BD, warming = self._distances(step), self._warming(step)
         plain_B = distances_BD.mean(dim=1)
         if self.head is None:
@@ -192,11 +188,4 @@ class PAD(RowTerm):
                 return polynomial_weights(distances_B, section.strength)
 
     def _warming(self, step: Step) -> bool:
-        warmup = self.section.warmup_epochs
-        if self.training and warmup >= step.epochs:
-            raise UsageError(
-                f"warms up for {warmup} epochs of a training of {step.epochs}: its weights would never count",
-                where=f"term {self.section.kind}",
-                hint="lower warmup_epochs, or train longer",
-            )
-        return step.epoch <= warmup
+        return step.epoch <= self.section.warmup_epochs

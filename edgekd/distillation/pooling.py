@@ -42,17 +42,3 @@ def vector_at(role: Role, tap: str, *, wanted_by: str) -> Vector:
         UsageError: there is no such tap.
     """
     return Vector(tap, layout_of(role, tap, wanted_by=wanted_by))
-
-
-def pooled(feature_B: Tensor) -> Tensor:
-    """Mean over the positions of a feature, in its dtype.
-
-    Args:
-        feature_B: (B, C), maps (B, C, H, W) and the like, or tokens (B, T, C).
-
-    Returns:
-        (B, C).
-    """
-    if feature_B.ndim == 3:
-        return feature_B.mean(dim=1)
-    return feature_B.flatten(2).mean(dim=2) if feature_B.ndim > 3 else feature_B

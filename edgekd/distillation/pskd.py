@@ -57,7 +57,7 @@ def pskd_rows(logits_BK: Tensor, labels_B: Tensor, before_BK: Tensor, share: flo
 class PSKD(RowTerm):
     """The student against its labels and what it said an epoch ago."""
 
-    reads_labels: ClassVar[bool] = True
+    reads_labels = True
     memory: ClassVar[tuple[str, ...]] = ("before_NK",)
 
     before_NK: Tensor

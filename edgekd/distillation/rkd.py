@@ -31,7 +31,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from edgekd.distillation.logits import widen
-from edgekd.distillation.pooling import pooled
+from edgekd.distillation.pooling import vector_at
 from edgekd.distillation.setting import Setting
 from edgekd.distillation.step import TEACHER, Step
 from edgekd.distillation.term import Term
@@ -77,16 +77,20 @@ class RKD(Term):
     smallest_batch = 3
 
     def __init__(self, section: RKDTerm, setting: Setting) -> None:
+        """Raises UsageError: a tap does not exist."""
         super().__init__()
         self.section = section
+        teacher = setting.source(TEACHER, wanted_by=section.kind)
+        self._student = vector_at(setting.student, section.student_tap, wanted_by=section.kind)
+        self._teacher = vector_at(teacher, section.teacher_tap, wanted_by=section.kind)
         self.sources = (TEACHER,)
         self.student_taps, self.source_taps = (section.student_tap,), (section.teacher_tap,)
 
     def forward(self, step: Step) -> Tensor:
         """Weighted sum of `distance_loss` and `angle_loss`."""
         section = self.section
-        student_BD = pooled(widen(step.student.feature(section.student_tap)))
-        teacher_BD = pooled(widen(step.sources[TEACHER].feature(section.teacher_tap)))
+        student_BD = self._student.mean(widen(step.student.feature(self._student.tap)))
+        teacher_BD = self._teacher.mean(widen(step.sources[TEACHER].feature(self._teacher.tap)))
         distances = section.distance_weight * distance_loss(student_BD, teacher_BD)
         if not section.angle_weight:
             return distances

@@ -130,8 +130,3 @@ def pair_stages(
             hint="name as many student_taps as teacher_taps",
         )
     return list(zip(students, teachers, strict=True))
-
-
-def width_of(shape: tuple[int, ...]) -> int:
-    """Channels of a feature: its first axis, or the last one of tokens (T, D)."""
-    return shape[0] if len(shape) != 2 else shape[1]

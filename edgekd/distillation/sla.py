@@ -26,8 +26,8 @@ from torch import Tensor, nn
 from edgekd.distillation.head import Head
 from edgekd.distillation.joint import TURNS, aggregated_logits, joint_cross_entropy
 from edgekd.distillation.kd import kd_rows
-from edgekd.distillation.pooling import pooled
-from edgekd.distillation.setting import Setting, width_of
+from edgekd.distillation.pooling import vector_at
+from edgekd.distillation.setting import Setting
 from edgekd.distillation.step import Step
 from edgekd.distillation.term import Term
 from edgekd.documents.terms.pretext import SLATerm
@@ -41,13 +41,13 @@ class SLA(Term):
         super().__init__()
         self.section = section
         self.views, self.student_taps = TURNS, (section.student_tap,)
-        width = width_of(setting.student.shape(section.student_tap, wanted_by=section.kind))
-        self.head = Head(nn.Linear(width, len(TURNS) * setting.num_classes))
+        self._feature = vector_at(setting.student, section.student_tap, wanted_by=section.kind)
+        self.head = Head(nn.Linear(self._feature.width, len(TURNS) * setting.num_classes))
 
     def forward(self, step: Step) -> Tensor:
         """The weighted sum of both losses."""
         section = self.section
-        joint_RJ = self.head(pooled(step.student.of(*TURNS).features[section.student_tap]))
+        joint_RJ = self.head(self._feature.mean(step.student.of(*TURNS).features[section.student_tap]))
         aggregate_BK = aggregated_logits(joint_RJ)
         rows_B = kd_rows(step.student.logits(), aggregate_BK, temperature=section.temperature)
         joint = joint_cross_entropy(joint_RJ, step.labels_B)

@@ -29,8 +29,6 @@ Traps
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -39,17 +37,18 @@ from edgekd.distillation.features import unit
 from edgekd.distillation.frozen import Frozen, HeadTerm, load_head
 from edgekd.distillation.head import Head
 from edgekd.distillation.logits import kl_rows, log_probabilities, widen
-from edgekd.distillation.pooling import pooled
-from edgekd.distillation.setting import Role, Setting, width_of
+from edgekd.distillation.pooling import Vector, vector_at
+from edgekd.distillation.setting import Setting
 from edgekd.distillation.step import TEACHER, Answer, Step
 from edgekd.distillation.term import Term
 from edgekd.documents.terms.pretext import SSKDTerm
 from edgekd.documents.views import PRETEXT, WEAK
 
 
-def similarities(head: nn.Module, answer: Answer, tap: str) -> Tensor:
+def similarities(head: nn.Module, answer: Answer, feature: Vector) -> Tensor:
     """Cosines (3B, B) of transformed rows with plain ones, in the space of a head; float32 or float64."""
-    embedded_RD = unit(head(widen(pooled(answer.of(WEAK, *PRETEXT).features[tap]))))
+    rows_R = answer.of(WEAK, *PRETEXT).features[feature.tap]
+    embedded_RD = unit(head(widen(feature.mean(rows_R))))
     size = len(embedded_RD) // (1 + len(PRETEXT))
     return embedded_RD[size:] @ embedded_RD[:size].T
 
@@ -102,7 +101,7 @@ def selective_kl(
 class SSKD(Term):
     """Soft targets on transformed views, and the similarities of these with the plain one."""
 
-    reads_labels: ClassVar[bool] = True
+    reads_labels = True
 
     def __init__(self, section: SSKDTerm, setting: Setting) -> None:
         """Raises UsageError: a tap does not exist, or the teacher's head was not trained."""
@@ -112,13 +111,15 @@ class SSKD(Term):
         self.smallest_batch = 2
         if section.needs_head:
             self.student_taps, self.source_taps = (section.student_tap,), (section.teacher_tap,)
-            self.student_head = _head(setting.student, section.student_tap)
+            teacher = setting.source(TEACHER, wanted_by=section.kind)
+            self._student = vector_at(setting.student, section.student_tap, wanted_by=section.kind)
+            self._teacher = vector_at(teacher, section.teacher_tap, wanted_by=section.kind)
+            self.student_head = _head(self._student)
             self.teacher_head = self._trained_head(setting)
 
     def _trained_head(self, setting: Setting) -> Frozen:
-        kind = self.section.kind
-        head = _head(setting.source(TEACHER, wanted_by=kind), self.section.teacher_tap)
-        load_head(head, setting, wanted_by=kind)
+        head = _head(self._teacher)
+        load_head(head, setting, wanted_by=self.section.kind)
         return Frozen(head)
 
     def forward(self, step: Step) -> Tensor:
@@ -140,8 +141,8 @@ class SSKD(Term):
         )
 
     def _on_similarities(self, step: Step) -> Tensor:
-        student_RB = similarities(self.student_head, step.student, self.section.student_tap)
-        teacher_RB = similarities(self.teacher_head, step.sources[TEACHER], self.section.teacher_tap)
+        student_RB = similarities(self.student_head, step.student, self._student)
+        teacher_RB = similarities(self.teacher_head, step.sources[TEACHER], self._teacher)
         return selective_kl(
             student_RB,
             teacher_RB,
@@ -159,15 +160,15 @@ class SSKDHead(HeadTerm):
         super().__init__()
         self.views, self.student_taps = (WEAK, *PRETEXT), (section.teacher_tap,)
         self.smallest_batch = 2
-        self._tap = section.teacher_tap
-        self.head = _head(setting.student, self._tap)
+        self._feature = vector_at(setting.student, section.teacher_tap, wanted_by=section.kind)
+        self.head = _head(self._feature)
 
     def forward(self, step: Step) -> Tensor:
         """Cross-entropy of the similarities with the own source, at temperature 1."""
-        scores_RB = similarities(self.head, step.student, self._tap)
+        scores_RB = similarities(self.head, step.student, self._feature)
         return F.cross_entropy(scores_RB, own_source(scores_RB))
 
 
-def _head(role: Role, tap: str) -> Head:
-    width = width_of(role.shape(tap, wanted_by="sskd"))
+def _head(feature: Vector) -> Head:
+    width = feature.width
     return Head(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width))

@@ -39,8 +39,10 @@ class Term(nn.Module):
     """Taps of every source."""
     smallest_batch: int = 1
     """Examples without which it has no value."""
+    warmup_epochs: int = 0
+    """Epochs before which it does not do what it is there for; a training must be longer."""
 
-    reads_labels: ClassVar[bool] = False
+    reads_labels: bool = False
     """Whether it reads labels, which an unlabeled example does not have."""
     memory: ClassVar[tuple[str, ...]] = ()
     """Names of the buffers that hold something of every training example."""

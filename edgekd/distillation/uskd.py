@@ -32,8 +32,8 @@ from torch import Tensor, nn
 
 from edgekd.distillation.head import Head
 from edgekd.distillation.logits import log_probabilities, widen
-from edgekd.distillation.pooling import pooled
-from edgekd.distillation.setting import Setting, width_of
+from edgekd.distillation.pooling import vector_at
+from edgekd.distillation.setting import Setting
 from edgekd.distillation.step import Step
 from edgekd.distillation.target import Split, split_at
 from edgekd.distillation.term import Term
@@ -92,16 +92,16 @@ class USKD(Term):
         super().__init__()
         self.section = section
         self.tap = section.student_tap or _middle(setting, wanted_by=section.kind)
-        shape = setting.student.shape(self.tap, wanted_by=section.kind)
+        self._feature = vector_at(setting.student, self.tap, wanted_by=section.kind)
         self.views, self.student_taps = (section.view,), (self.tap,)
-        self.head = Head(nn.Linear(width_of(shape), setting.num_classes))
+        self.head = Head(nn.Linear(self._feature.width, setting.num_classes))
 
     def forward(self, step: Step) -> Tensor:
         """`uskd_loss` of the student and its weak head."""
         section = self.section
         return uskd_loss(
             step.student.logits(section.view),
-            self.head(pooled(step.student.feature(self.tap, section.view))),
+            self.head(self._feature.of(step.student, section.view)),
             step.labels_B,
             alpha=section.alpha,
             beta=section.beta,

@@ -31,6 +31,7 @@ from edgekd.pipeline.networks import (
     load_student,
     network_ingredients,
     new_network,
+    shipped,
     training_ingredients,
 )
 from edgekd.pipeline.provenance import package_versions, source_digest
@@ -85,7 +86,7 @@ def try_out(context: Context, task: Task, objectives: Sequence[Distillation] = (
         setting = replace(setting, heads=untrained_heads(distillation, setting))
         objective = objective_for(setting, role.training, distillation, seed=context.recipe.seed)
         check_objective(objective, lesson, role.training)
-    prepare(student.eval(), example_input(task))
+    prepare(shipped(context, task, student, objective.state_dict()).eval(), example_input(task))
 
 
 def student(
@@ -145,7 +146,7 @@ def student(
             heads=load_heads(heads),
             watch=task.test if watch_test else None,
         )
-        keep_network(network, result, folder, task)
+        keep_network(shipped(context, task, network, result.heads), result, folder, task)
 
     return context.make(name, f"distill the student {role.network}", ingredients, work)
 

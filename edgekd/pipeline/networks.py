@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from edgekd.distillation.exits import early_exit, trained_exit, untrained_exit
+from edgekd.distillation.setting import State
 from edgekd.documents.function import PREFIX as PYTHON
 from edgekd.documents.function import source_files
 from edgekd.documents.recipe import QuantizedTraining, Student, Training
@@ -26,6 +28,7 @@ from edgekd.quantization.canonical import replace_relu6
 from edgekd.tasks.task import Task
 from edgekd.training.precision import resolve_precision
 from edgekd.training.result import TrainingResult
+from edgekd.training.setting import setting_of
 
 WEIGHTS = "weights.safetensors"
 _TRAINING_SOURCE = ("networks", "tasks", "distillation", "training")
@@ -46,7 +49,7 @@ def new_network(
     return replace_relu6(network) if isinstance(role, Student) else network
 
 
-def load_network(context: Context, task: Task, role: TeachingNetwork | Student, stage: Stage) -> nn.Module:
+def load_network(context: Context, task: Task, role: TeachingNetwork, stage: Stage) -> nn.Module:
     """The network that a stage left."""
     network = new_network(context, role, task)
     load_weights(network, stage.path(WEIGHTS))
@@ -55,7 +58,31 @@ def load_network(context: Context, task: Task, role: TeachingNetwork | Student, 
 
 def load_student(context: Context, task: Task, stage: Stage) -> nn.Module:
     """The finished fp32 student."""
-    return load_network(context, task, context.recipe.student, stage)
+    network = shipped(context, task, new_network(context, context.recipe.student, task))
+    load_weights(network, stage.path(WEIGHTS))
+    return network.eval()
+
+
+def shipped(context: Context, task: Task, student: nn.Module, heads: State | None = None) -> nn.Module:
+    """What ships of a student: all of it, or its part up to the recipe's exit.
+
+    Args:
+        context: what every stage is given.
+        task: what it learned.
+        student: the whole network.
+        heads: state of the heads that were trained with it; None gives the exit random weights.
+
+    Raises:
+        NetworkError: the student cannot end at the exit.
+        UsageError: there is no exit there.
+    """
+    tap = context.recipe.student.exit
+    if tap is None:
+        return student
+    role = setting_of(student, {}, task).student
+    if heads is None:
+        return early_exit(student, tap, untrained_exit(role, tap, task.num_classes))
+    return early_exit(student, tap, trained_exit(heads, role, tap, task.num_classes))
 
 
 def example_input(task: Task) -> Tensor:
@@ -66,6 +93,8 @@ def example_input(task: Task) -> Tensor:
 def network_ingredients(role: TeachingNetwork | Student) -> dict[str, Any]:
     """All that a network is made of but its weights, the source of a user's own function included."""
     data: dict[str, Any] = {"network": role.network, "args": role.args}
+    if isinstance(role, Student) and role.exit is not None:
+        data["exit"] = role.exit
     if role.network.startswith(PYTHON):
         files = source_files(role.network, raises=NetworkError)
         data["source"] = [sha256_file(path) for path in files]

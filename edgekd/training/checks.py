@@ -24,7 +24,11 @@ def check_objective(
     smallest = count // steps_per_epoch(count, section.batch_size, processes=processes) // processes
     unlabeled = bool((task.train.y == UNLABELED).any())
     for part in objective.parts:
-        for message, hint in _problems(part, smallest, unlabeled=unlabeled, processes=processes):
+        problems = [
+            *_problems(part, smallest, unlabeled=unlabeled, processes=processes),
+            *_warmup_problems(part, section.epochs),
+        ]
+        for message, hint in problems:
             raise UsageError(message, where=f"term {part.name}", hint=hint)
 
 
@@ -40,3 +44,10 @@ def _problems(part: Part, smallest: int, *, unlabeled: bool, processes: int) -> 
     if term.reads_labels and unlabeled:
         what = "reads the label of every example, and some of this task have none"
         yield what, "leave the unlabeled pool or the term out"
+
+
+def _warmup_problems(part: Part, epochs: int) -> Iterator[tuple[str, str]]:
+    warmup = part.term.warmup_epochs
+    if 0 < epochs <= warmup:
+        message = f"warms up for {warmup} epochs of a training of {epochs}: its weights would never count"
+        yield message, "lower warmup_epochs, or train longer"

@@ -25,7 +25,7 @@ from edgekd.distillation.term import RowTerm, Survey
 from edgekd.documents.recipe import Distillation, Recipe
 from edgekd.documents.terms import SECTIONS
 from edgekd.documents.terms.weighting import PER_EXAMPLE
-from edgekd.errors import DocumentError, UsageError
+from edgekd.errors import DocumentError
 from tests.distillation.cases import CASES
 from tests.distillation.row import build
 from tests.distillation.steps import SETTING, leaves, make_step
@@ -173,15 +173,6 @@ def test_the_terms_that_it_takes_are_those_with_a_distance_for_each_example() ->
     }  # the head of hsakd is trained before the student, for terms of the recipe itself
     assert {section.tag for section in PER_EXAMPLE} == able
     assert set(PER_EXAMPLE) < set(SECTIONS)
-
-
-def test_a_warm_up_that_never_ends() -> None:
-    with pytest.raises(UsageError) as caught:
-        make_pad(warmup_epochs=8)(make_step())
-    assert str(caught.value) == (
-        "term pad: warms up for 8 epochs of a training of 8: its weights would never count\n"
-        "  try: lower warmup_epochs, or train longer"
-    )
 
 
 PAD_LINES = """\

@@ -14,6 +14,7 @@ from torch import Tensor
 from edgekd.distillation.frozen import Frozen
 from edgekd.distillation.frozen_heads import build_head_objective
 from edgekd.distillation.objective import build_objective, build_term
+from edgekd.distillation.pooling import vector_at
 from edgekd.distillation.setting import Setting
 from edgekd.distillation.sskd import SSKD, kept_rows, own_source, selective_kl, similarities
 from edgekd.distillation.step import Answer
@@ -24,6 +25,7 @@ from tests.distillation.pretext_cases import kept, ranked
 from tests.distillation.steps import SETTING, K, make_step
 
 SECTION = SSKDTerm(kind="sskd")
+POOL = vector_at(SETTING.student, "pool", wanted_by="sskd")
 
 
 def build(section: SSKDTerm = SECTION, setting: Setting = SETTING) -> SSKD:
@@ -84,7 +86,7 @@ def test_a_transformed_row_belongs_to_the_example_at_its_place_in_the_view() -> 
     """Each view of an example has the example's own feature: the row is most similar to that example."""
     feature_BD = torch.eye(5)
     answer = Answer(torch.zeros(20, K), {"pool": feature_BD.repeat(4, 1)}, ("weak", *PRETEXTS))
-    scores_RB = similarities(torch.nn.Identity(), answer, "pool")
+    scores_RB = similarities(torch.nn.Identity(), answer, POOL)
     assert scores_RB.shape == (15, 5)
     assert scores_RB.argmax(1).tolist() == [row % 5 for row in range(15)]
     assert own_source(scores_RB).tolist() == [row % 5 for row in range(15)]
@@ -96,8 +98,8 @@ PRETEXTS = ("pretext1", "pretext2", "pretext3")
 def test_the_similarities_of_views_in_another_order_are_the_same() -> None:
     step, term = make_step(), build()
     stacked = step.student.of(*PRETEXTS, "strong", "weak")
-    expected = similarities(term.student_head, step.student, "pool")
-    torch.testing.assert_close(similarities(term.student_head, stacked, "pool"), expected)
+    expected = similarities(term.student_head, step.student, POOL)
+    torch.testing.assert_close(similarities(term.student_head, stacked, POOL), expected)
 
 
 def test_the_teachers_head_does_not_learn_and_stays_in_evaluation_mode() -> None:

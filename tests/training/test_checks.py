@@ -32,6 +32,10 @@ class Labeled(Term):
     reads_labels = True
 
 
+class WarmingUp(Term):
+    warmup_epochs = 8
+
+
 def objective(term: Term) -> Objective:
     return Objective([Part("it", 1.0, term)])
 
@@ -72,4 +76,14 @@ def test_a_term_that_reads_labels_needs_them_all() -> None:
     assert str(caught.value) == (
         "term it: reads the label of every example, and some of this task have none\n"
         "  try: leave the unlabeled pool or the term out"
+    )
+
+
+def test_a_warm_up_that_never_ends() -> None:
+    check_objective(objective(WarmingUp()), TASK, SECTION.model_copy(update={"epochs": 9}))
+    with pytest.raises(UsageError) as caught:
+        check_objective(objective(WarmingUp()), TASK, SECTION.model_copy(update={"epochs": 8}))
+    assert str(caught.value) == (
+        "term it: warms up for 8 epochs of a training of 8: its weights would never count\n"
+        "  try: lower warmup_epochs, or train longer"
     )

@@ -117,7 +117,8 @@ def _course(context: Context, arms: tuple[Arm, ...], request: Request) -> Course
 def _comparison(context: Context, arms: tuple[Arm, ...], course: Course) -> Comparison:
     """What has been trained, side by side."""
     results, flags = judge(course.trained)
-    stages = [stage for one in course.trained for stage in one.stages]
+    stages = [*course.teachers, *(stage for one in course.trained for stage in one.stages)]
+    teacher = course.teacher
     return Comparison(
         name=context.recipe.name,
         finished=len(results) == len(arms),
@@ -125,7 +126,7 @@ def _comparison(context: Context, arms: tuple[Arm, ...], course: Course) -> Comp
         seeds=course.seeds,
         epochs=context.recipe.student.training.epochs,
         test_examples=course.test_examples,
-        teacher_top1=None if course.teacher is None else float(correct_in(course.teacher).mean()),
+        teacher_top1=None if teacher is None else float(correct_in(teacher).mean()),
         flags=flags,
         notes=_notes(len(course.seeds)),
         recipe=context.recipe,

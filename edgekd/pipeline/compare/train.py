@@ -45,6 +45,7 @@ class Course:
         _try_out(context, self._task, arms)
         self._trainings: dict[tuple[str, int], Training] = {}
         self.trained: list[Trained] = []
+        self.teachers: tuple[Stage, ...] = ()
         self.teacher: Stage | None = None
 
     @property
@@ -55,6 +56,7 @@ class Course:
     def go(self) -> None:
         """Make or find every stage, arm after arm."""
         teachers = self._teachers()
+        self.teachers = tuple(stage for one in teachers.values() for stage in one.stages)
         self.teacher = self._teacher_answers(teachers[True])
         for arm in self._arms:
             teacher, made = self._taught_by(arm, teachers)
@@ -140,6 +142,7 @@ def _try_out(context: Context, task: Task, arms: tuple[Arm, ...]) -> None:
         try:
             learn.try_out(context, task, (arm.objective,))
         except UsageError as error:
-            problems.append(f"arm '{arm.name}': {error.where}: {error.message}")
+            hint = f"; {error.hint}" if error.hint else ""
+            problems.append(f"arm '{arm.name}': {error.where}: {error.message}{hint}")
     if problems:
         raise DocumentError("--terms", problems, hint="leave these arms out, or change the recipe")

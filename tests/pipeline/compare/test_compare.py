@@ -115,6 +115,7 @@ def test_an_untrained_teacher_teaches_less(compared):
     _, random_teacher, kd, _ = comparison.arms
     assert random_teacher.test_top1 < kd.test_top1
     assert comparison.teacher_top1 > 0.5
+    assert [stage.name for stage in comparison.stages][:2] == ["teacher", "random-teacher"]
 
 
 def test_the_files_tell_the_same(compared):
@@ -258,9 +259,11 @@ def test_every_arm_is_tried_out_before_anything_is_trained(recipe_path, tmp_path
         compare(asked, tmp_path / "run", Listener())
     assert str(caught.value) == (
         "--terms: 2 problems\n"
-        "  arm 'minilm': term minilm: reads the tap 'qkv', which the student does not have\n"
+        "  arm 'minilm': term minilm: reads the tap 'qkv', which the student does not have; one of the "
+        "student's taps: stem, stage1, stage2, stage3, pool, logits\n"
         "  arm 'fitnet:student_tap=stage9': term fitnet: reads the tap 'stage9', which the student does not "
-        "have; did you mean 'stage3'?\n"
+        "have; did you mean 'stage3'?; one of the student's taps: stem, stage1, stage2, stage3, pool, "
+        "logits\n"
         "  try: leave these arms out, or change the recipe"
     )
     assert not (tmp_path / "run").exists()
