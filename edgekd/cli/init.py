@@ -13,7 +13,7 @@ from edgekd.documents.base import nearest
 from edgekd.errors import UsageError
 from edgekd.files import write_text
 
-STARTERS = ("digits", "npz")
+STARTERS = ("digits", "sskd", "npz")
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -28,7 +28,8 @@ def init(
 ) -> None:
     """Write a commented recipe to start from.
 
-    digits needs no data of your own and is done in two minutes; npz takes two .npz files with x and y.
+    digits needs no data of your own and is done in two minutes; sskd is the same data, distilled by SSKD in
+    its three stages; npz takes two .npz files with x and y.
     """
     if starter not in STARTERS:
         raise UsageError(

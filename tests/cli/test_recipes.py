@@ -67,7 +67,7 @@ def test_init_suggests_the_nearest_starter(call, tmp_path):
     assert done.exit_code == 2
     assert (
         done.stderr
-        == "error: there is no starter 'digit'; did you mean 'digits'?\n  try: one of digits, npz\n"
+        == "error: there is no starter 'digit'; did you mean 'digits'?\n  try: one of digits, sskd, npz\n"
     )
 
 

@@ -96,7 +96,14 @@ def _context(
     folder.check()
     recipe = recipe if request.epochs is None else _in_epochs(recipe, request.epochs)
     arms = read_arms(request.terms, recipe)
+    recipe = _whole(recipe)
     return Context(recipe, request.recipe.resolve().parent, folder, listener, dry_run=dry_run), arms
+
+
+def _whole(recipe: Recipe) -> Recipe:
+    """The recipe with a student that ships whole: an exit is trained by one arm in many."""
+    student = recipe.student.model_copy(update={"exit": None})
+    return recipe.model_copy(update={"student": student})
 
 
 def _in_epochs(recipe: Recipe, epochs: int) -> Recipe:

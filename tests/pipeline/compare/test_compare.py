@@ -314,3 +314,12 @@ def validation_labels(recipe_path):
 def probabilities(run, arm, seed):
     (path,) = run.glob(f"stages/compare-{arm}-seed{seed}-answers-*/validation-probabilities.npy")
     return np.load(path).astype(float)
+
+
+def test_students_are_compared_whole_where_the_recipe_ships_an_exit(tmp_path):
+    path = tmp_path / "exit.toml"
+    exits = '\n[[distillation.terms]]\nkind = "exits"\n'
+    path.write_text(RECIPE.replace("[student]", '[student]\nexit = "stage2"') + exits)
+    listener = Listener()
+    compare(Request(path, "recipe", 1, 1), tmp_path / "run", listener)
+    assert "compare-recipe-seed0" in listener.made
