@@ -56,7 +56,8 @@ def mel_bands() -> Array:
     left, middle, right = edges_hz[:-2], edges_hz[1:-1], edges_hz[2:]
     rising, falling = (bins_hz - left) / (middle - left), (right - bins_hz) / (right - middle)
     weights_PF = np.maximum(0, np.minimum(rising, falling))
-    return weights_PF / weights_PF.sum(axis=0)
+    normalized_PF: Array = weights_PF / weights_PF.sum(axis=0)
+    return normalized_PF
 
 
 def _power(clip_S: Array) -> Array:
@@ -64,7 +65,8 @@ def _power(clip_S: Array) -> Array:
     frames_TS = np.lib.stride_tricks.sliding_window_view(clip_S, FRAME)[::HOP]
     window_S = np.hanning(FRAME)
     spectrum_TP = np.fft.rfft(frames_TS * window_S) * 2 / window_S.sum()
-    return np.abs(spectrum_TP) ** 2
+    power_TP: Array = np.abs(spectrum_TP) ** 2
+    return power_TP
 
 
 def _mel(hz: Array | float) -> Array:

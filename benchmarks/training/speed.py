@@ -106,8 +106,8 @@ def noise_task(images: int) -> Task:
 
 def run(task: Task, objective: Distillation, clock: Clock, *, view_cycle: int = 0) -> int:
     """Train until the clock has enough; gives how many views the objective reads."""
-    student, teacher = reference.network(STUDENT), reference.network(TEACHER)
-    teacher = teacher if objective.needs_teacher else None
+    student = reference.network(STUDENT)
+    teacher = reference.network(TEACHER) if objective.needs_teacher else None
     setting = setting_of(student, {TEACHER_SOURCE: teacher}, task)
     heads = untrained_heads(objective, setting)
     training = Training(epochs=EPOCHS, batch_size=BATCH, learning_rate=0.01, view_cycle=view_cycle)
@@ -192,22 +192,19 @@ def main() -> None:
     asked = [name for name in arguments.rows.split(",") if name]
     every = [name for name in METHODS if name not in _LEFT_OUT]
     rows = asked or [*every, *(name + _CYCLED for name in ("kd", "sskd"))]
-    report = compare(rows, arguments.repeats, arguments.steps, arguments.out)
-    for name, row in report["rows"].items():
-        figures = f"{row['images_per_s']:7.0f} images/s {row['ratio']:6.2f}x"
-        print(f"{name:18} {figures} beside {row['beside']:14} {row['peak_rss_mib']:6} MiB, n={row['n']}")
+    compare(rows, arguments.repeats, arguments.steps, arguments.out)
+    print(arguments.out.with_suffix(".md").read_text())
 
 
-def compare(rows: Sequence[str], repeats: int, steps: int, out: Path) -> Figures:
-    """Measure the references and the rows in turns, and write the report after each repeat."""
+def compare(rows: Sequence[str], repeats: int, steps: int, out: Path) -> None:
+    """Measure the references and the rows in turns, and write the report and its table after each repeat."""
     found: dict[str, list[Figures]] = {name: [] for name in (*_REFERENCE, *rows)}
     workers = {name: _faster_workers(name, steps) for name in _REFERENCE}
-    report: Figures = {}
     for _ in range(repeats):
         for name in found:
             found[name].append(_apart(name, steps, workers.get(name, 0)))
             print(name, round(found[name][-1]["images_per_s"], 1), file=sys.stderr)
-        report = {
+        report: Figures = {
             "what": f"{TEACHER} -> {STUDENT}, {SHAPE}, batch {BATCH}, crop 4 and flip; images/s of the steps",
             "cycle": f"view_cycle {CYCLE}, mean over {EPOCHS} epochs",
             "rows": {name: _summary(figures, found) for name, figures in found.items()},
@@ -217,7 +214,27 @@ def compare(rows: Sequence[str], repeats: int, steps: int, out: Path) -> Figures
             "versions": {name: version(name) for name in ("torch", "lightning-fabric", "numpy")},
         }
         out.write_text(json.dumps(report, indent=2) + "\n")
-    return report
+        out.with_suffix(".md").write_text(_table(report))
+
+
+def _table(report: Figures) -> str:
+    """The report as Markdown."""
+    lines = [
+        f"# Speed of training: {report['what']}",
+        "",
+        f"{report['machine']}; {', '.join(' '.join(pair) for pair in report['versions'].items())}.",
+        f"`+cycle`: {report['cycle']}.",
+        "",
+        "| row | images/s | beside | ratio, median | lowest to highest | n | peak memory, MiB |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, row in report["rows"].items():
+        spread = f"{min(row['ratios']):.2f} to {max(row['ratios']):.2f}"
+        lines.append(
+            f"| {name} | {row['images_per_s']:.0f} | {row['beside']} | {row['ratio']:.2f} | {spread} | "
+            f"{row['n']} | {row['peak_rss_mib']} |"
+        )
+    return "\n".join(lines) + "\n"
 
 
 def _faster_workers(row: str, steps: int) -> int:

@@ -55,8 +55,8 @@ def build_head_objective(section: HeadedTerm, setting: Setting) -> Objective:
     setting = dataclasses.replace(setting, student=teacher)
     term = _head_term(section, setting)
     check_term(term, section.kind, setting)
-    constant = {"weight": 1.0, "start_epoch": 1, "ramp_epochs": 0.0, "decay": "constant"}
-    return Objective([Part(section.kind, 1.0, term, section.model_copy(update=constant))])
+    constant = section.without_schedule().model_copy(update={"weight": 1.0})
+    return Objective([Part(section.kind, 1.0, term, constant)])
 
 
 def head_state(section: HeadedTerm, state: State) -> dict[str, Tensor]:

@@ -1,12 +1,14 @@
 """Jensen-Shannon divergence to the teacher, without labels.
 
 Formula
-    m = (p_t + p_s) / 2;  L = (KL(p_t || m) + KL(p_s || m)) / 2, p = softmax(z), averaged over examples.
+    p = softmax(z / T);  m = (p_t + p_s) / 2
+    L = T^2 (KL(p_t || m) + KL(p_s || m)) / 2, averaged over examples.
+    With standardize, z is replaced by (z - mean) / deviation over the classes of each example.
 Source
     Cui et al., "Beyond Self-Supervision: A Simple Yet Effective Network Distillation Alternative to Improve
     Backbones" (SSLD), arXiv 2103.05959.
 Shapes
-    logits (B, K) of student and teacher, any floating dtype; computed in fp32. At most ln 2.
+    logits (B, K) of student and teacher, any floating dtype; computed in fp32. At most T^2 ln 2.
 Defaults
     All families: label_weight 0, weight 1, T = 1, label smoothing off; labeled and unlabeled examples alike
     (task.unlabeled). A last short training with labels, at 1 % of the learning rate, is part of the recipe.

@@ -1,7 +1,7 @@
 """The objective of a training: a weighted sum of named parts, built from a recipe.
 
 fp32        label_weight * CE + sum_i weight_i(epoch) * term_i
-quantized   label_weight * CE + teacher_weight * sum_i weight_i(epoch) * term_i + self_weight * KD(own fp32)
+quantized   label_weight * CE + teacher_weight * sum_i weight_i * term_i + self_weight * KD(own fp32)
 """
 
 from __future__ import annotations
@@ -166,10 +166,11 @@ def build_quantized_objective(
     """The objective of a fine-tuning with fake quantization: labels, the recipe's terms, the fp32 student.
 
     Of the recipe's terms those remain that compare logits of the weak view and have nothing of their own:
-    a quantized network has no taps, and heads would begin to learn only now.
+    a quantized network has no taps, and heads would begin to learn only now. They have no schedule: those of
+    the recipe count the epochs of a student that begins anew.
     """
     labels = _labels(section.label_weight, 0.0)
-    logits = [term for term in distillation.terms if isinstance(term, LogitSection)]
+    logits = [term.without_schedule() for term in distillation.terms if isinstance(term, LogitSection)]
     parts = _term_parts(logits, setting, factor=section.teacher_weight)
     plain = [part for part in parts if _compares_logits(part.term)]
     own = [Part(SELF, section.self_weight, KD(section.self_temperature, source=SELF))]

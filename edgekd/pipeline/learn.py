@@ -20,7 +20,7 @@ from edgekd.documents.recipe import Distillation
 from edgekd.files import write_bytes, write_text
 from edgekd.networks.weights import load_weights
 from edgekd.pipeline.context import Context, section
-from edgekd.pipeline.heads import load_heads
+from edgekd.pipeline.heads import HEAD, load_heads
 from edgekd.pipeline.networks import (
     WEIGHTS,
     digest_of,
@@ -85,7 +85,8 @@ def try_out(context: Context, task: Task, objectives: Sequence[Distillation] = (
         setting = setting_of(student, {TEACHER: teacher}, lesson)
         setting = replace(setting, heads=untrained_heads(distillation, setting))
         objective = objective_for(setting, role.training, distillation, seed=context.recipe.seed)
-        check_objective(objective, lesson, role.training)
+        devices = role.training.devices
+        check_objective(objective, lesson, role.training, processes=1 if devices == "auto" else devices)
     prepare(shipped(context, task, student, objective.state_dict()).eval(), example_input(task))
 
 
@@ -121,7 +122,7 @@ def student(
         "network": network_ingredients(role),
         "given": digest_of(given),
         "teacher": None if teacher is None else teacher.ingredients,
-        "heads": [stage.file.files for stage in heads],
+        "heads": {stage.file.name: stage.file.files[HEAD] for stage in heads},
         "distillation": section(distillation),
         **training_ingredients(context, lesson, role.training, _PLACE),
         "seed": seed,
@@ -145,6 +146,7 @@ def student(
             devices=role.training.devices,
             heads=load_heads(heads),
             watch=task.test if watch_test else None,
+            exit=role.exit,
         )
         keep_network(shipped(context, task, network, result.heads), result, folder, task)
 

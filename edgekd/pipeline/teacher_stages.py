@@ -54,7 +54,7 @@ def is_trained(role: TeachingNetwork) -> bool:
 def network_stage(context: Context, task: Task, role: TeachingNetwork, name: str, place: int) -> Stage:
     """One network: loaded and checked, left random, or trained; the main one has place 0."""
     stage = name if place == 0 else f"{name}-{place + 1}"
-    seed = context.recipe.seed if place == 0 else derive_seed(context.recipe.seed, "teacher", place)
+    seed = _seed_of(context.recipe.seed, role, place)
     given = given_weights(context, role)
     ingredients = {
         "network": network_ingredients(role),
@@ -79,6 +79,12 @@ def network_stage(context: Context, task: Task, role: TeachingNetwork, name: str
 
     what = "load" if given is not None else "draw" if role.untrained else "train"
     return context.make(stage, f"{what} the teacher {role.network}", ingredients, work)
+
+
+def _seed_of(seed: int, role: TeachingNetwork, place: int) -> int:
+    """The seed of a network; one that stays random must not begin as the student does."""
+    kind = "untrained" if role.untrained else "teacher"
+    return seed if place == 0 and not role.untrained else derive_seed(seed, kind, place)
 
 
 def _take(context: Context, network: nn.Module, given: Path, task: Task, folder: Path, stage: str) -> None:

@@ -15,11 +15,12 @@ from edgekd.training.data import steps_per_epoch
 def check_objective(
     objective: Objective, task: Task, section: Training | QuantizedTraining, *, processes: int = 1
 ) -> None:
-    """See that the terms can work on these data in these batches.
+    """See that the terms can work on these data in these batches, and that each epoch learns something.
 
     Raises:
-        UsageError: one cannot; names the first such term.
+        UsageError: one cannot, and names the first such term; or no part has a weight in some epoch.
     """
+    _check_weights(objective, section.epochs)
     count = len(task.train.y)
     smallest = count // steps_per_epoch(count, section.batch_size, processes=processes) // processes
     unlabeled = bool((task.train.y == UNLABELED).any())
@@ -30,6 +31,16 @@ def check_objective(
         ]
         for message, hint in problems:
             raise UsageError(message, where=f"term {part.name}", hint=hint)
+
+
+def _check_weights(objective: Objective, epochs: int) -> None:
+    idle = [epoch for epoch in range(1, epochs + 1) if not any(objective.weights(epoch, epochs))]
+    if idle:
+        raise UsageError(
+            f"no part of it has a weight in epoch {idle[0]}: nothing would be learned",
+            where="the objective",
+            hint="give the labels a weight, or a term that begins with epoch 1",
+        )
 
 
 def _problems(part: Part, smallest: int, *, unlabeled: bool, processes: int) -> Iterator[tuple[str, str]]:

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from edgekd.errors import NetworkError
+from edgekd.units import format_percent
 
 PROBE = 2000
 """Training examples that are asked about."""
@@ -71,7 +72,9 @@ def check_agreement(
     moved = [place for place in range(len(classes)) if answer_of[place] != place]
     warnings = []
     if gained - lost > _ERRORS * math.sqrt(gained + lost):
-        what = f"top-1 {_percent(as_is)} as they stand, {_percent(reordered)} after reordering"
+        what = (
+            f"top-1 {format_percent(as_is, 1)} as they stand, {format_percent(reordered, 1)} after reordering"
+        )
         look = _looks(moved, answer_of, classes)
         if as_is <= reordered / 2 and reordered >= chance + (1 - chance) / 4:
             raise NetworkError(
@@ -91,8 +94,8 @@ def near_chance(top1: float, count: int, chance: float) -> list[str]:
     if top1 > chance + _ERRORS * math.sqrt(chance * (1 - chance) / count):
         return []
     return [
-        f"the teacher is right on {_percent(top1)} of {count} examples; "
-        f"naming the commonest class every time gives {_percent(chance)}"
+        f"the teacher is right on {format_percent(top1, 1)} of {count} examples; "
+        f"naming the commonest class every time gives {format_percent(chance, 1)}"
     ]
 
 
@@ -112,7 +115,3 @@ def _looks(moved: list[int], answer_of: Labels, classes: tuple[str, ...]) -> str
     ]
     more = f" and {len(pairs) - _SHOWN} more" if len(pairs) > _SHOWN else ""
     return ", ".join(pairs[:_SHOWN]) + more
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"

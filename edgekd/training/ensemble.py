@@ -48,6 +48,7 @@ class Ensemble(nn.Module):
         super().__init__()
         self.members = nn.ModuleList(members)
         self._log_shares = [math.log(share / sum(shares)) if share > 0 else None for share in shares]
+        self.output_fmt = getattr(members[0], "output_fmt", "NCHW")  # where timm says how its maps lie
         self.taps = {tap: f"members.0.{path}".rstrip(".") for tap, path in taps_of(members[0]).items()}
 
     def forward(self, x_NC: Tensor) -> Tensor:

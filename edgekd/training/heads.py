@@ -19,7 +19,7 @@ from edgekd.distillation.step import TEACHER
 from edgekd.tasks.task import Task
 from edgekd.training.data import derive_seed
 from edgekd.training.launch import run_plan
-from edgekd.training.loop import Plan
+from edgekd.training.plan import Plan
 from edgekd.training.precision import resolve_precision
 from edgekd.training.progress import Progress, Silent
 from edgekd.training.result import TrainingResult

@@ -19,7 +19,8 @@ from torch.multiprocessing.spawn import ProcessException
 
 from edgekd.documents.recipe import Devices
 from edgekd.errors import EdgekdError, TrainingError, UsageError
-from edgekd.training.loop import Plan, Trainer
+from edgekd.training.loop import Trainer
+from edgekd.training.plan import Plan
 from edgekd.training.progress import Progress, Silent
 from edgekd.training.relay import Relay, Sender
 from edgekd.training.result import TrainingResult
@@ -87,7 +88,9 @@ def _work_in_process(fabric: Fabric, *, plan: Plan, sender: Sender) -> None:
 
 
 def _train(fabric: Fabric, plan: Plan, progress: Progress) -> tuple[bytes, TrainingResult]:
-    own = dataclasses.replace(plan, network=copy.deepcopy(plan.network))  # spawned, it shares its memory
+    # Spawned, the processes share the memory of what they are given: all would step the same weights.
+    network, objective = copy.deepcopy((plan.network, plan.objective))
+    own = dataclasses.replace(plan, network=network, objective=objective)
     result = Trainer(fabric, own).run(progress)
     content = io.BytesIO()
     torch.save({"network": own.network.state_dict(), "heads": dict(result.heads)}, content)

@@ -8,40 +8,43 @@ Axes: B examples of a batch, C channels and the rest of an example, K classes.
 
 from __future__ import annotations
 
-import copy
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import asdict, dataclass
-from functools import partial
-from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from edgekd.distillation.objective import Objective
-from edgekd.distillation.step import TEACHER
 from edgekd.distillation.term import Survey
-from edgekd.documents.recipe import Augmentation, QuantizedTraining, Training
+from edgekd.documents.recipe import Training
 from edgekd.errors import DivergedError
 from edgekd.files import sha256_json
-from edgekd.tasks.task import Split, Task
 from edgekd.tasks.views import has_fixed_views, make_views
 from edgekd.training.checkpoint import Checkpoints
 from edgekd.training.checks import check_objective
 from edgekd.training.data import derive_seed, epoch_order, load_split, share_of, steps_per_epoch
-from edgekd.training.evaluate import Judgement, judge, predict_logits
+from edgekd.training.evaluate import Judgement
+from edgekd.training.judging import Judge
 from edgekd.training.learner import Learner
 from edgekd.training.loss_log import LossLog
 from edgekd.training.monitor import imitation_flags
 from edgekd.training.optimizer import build_optimizer
+from edgekd.training.plan import Plan
 from edgekd.training.precision import Precision, resolve_precision
 from edgekd.training.progress import Progress
 from edgekd.training.result import EpochRecord, TrainingResult
 from edgekd.training.schedule import schedule_of
-from edgekd.training.sources import Batch, Show, Sources, StoredAnswers, check_classes, features_over
+from edgekd.training.sources import (
+    Batch,
+    Sources,
+    StoredAnswers,
+    check_classes,
+    features_over,
+    plain_show,
+)
 
 Weights = Mapping[str, Tensor]
 
@@ -52,41 +55,6 @@ class State:
 
     network: Weights
     heads: Weights
-
-
-class Phases(Protocol):
-    """How a network is set before each epoch's training and before its validation."""
-
-    def enter_training(self, network: nn.Module, *, epoch: int) -> None:
-        """Before the training of `epoch`, which counts from 1."""
-
-    def enter_validation(self, network: nn.Module) -> None:
-        """Before a validation."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """All that a training is made of, but for the devices that it runs on."""
-
-    network: nn.Module
-    """Trained in place."""
-    task: Task
-    section: Training | QuantizedTraining
-    objective: Objective
-    teachers: Mapping[str, nn.Module]
-    """The networks that the objective's sources name."""
-    phases: Phases
-    precision: Precision
-    checkpoint_dir: Path
-    seed: int
-    starts_trained: bool
-    """Whether the network as it came is a candidate too, as epoch 0."""
-    judged_by: Literal["network", "objective"] = "network"
-    """What decides which epoch is the best: the network's answers on the validation split, or the value of
-    the objective there, for heads that learn on a frozen network."""
-    watch: Split | None = None
-    """Examples on which each epoch's top-1 is noted and nothing is chosen: the test split, where a figure is
-    to be put beside one of the literature, which takes the epoch that tests best."""
 
 
 class Trainer:
@@ -102,8 +70,6 @@ class Trainer:
         self._fabric = fabric
         self._plan = plan
         self._train = load_split(plan.task, plan.task.train, fabric.device)
-        self._validation = load_split(plan.task, plan.task.validation, fabric.device)
-        self._watched = None if plan.watch is None else load_split(plan.task, plan.watch, fabric.device)
         self._background_C = torch.from_numpy(plan.task.background).to(fabric.device)
         self._network = plan.network.to(fabric.device)
         self._objective = plan.objective.to(fabric.device)
@@ -113,9 +79,9 @@ class Trainer:
         self._steps = steps_per_epoch(len(self._train), plan.section.batch_size, processes=fabric.world_size)
         check_objective(plan.objective, plan.task, plan.section, processes=fabric.world_size)
         self._sources = self._open_sources()
-        self._teacher_logits_NK = self._validation_logits_of_teacher()
         self._objective.prepare(Survey(self._train.y_N, self._features_over))
         self._learner = Learner(self._network, self._objective, plan.precision)
+        self._judge = Judge(plan, self._learner, fabric.device)
         self._optimizer = build_optimizer(self._learner, plan.section)
         self._module, self._stepper = fabric.setup(self._learner, self._optimizer)
         self._schedule = schedule_of(plan.section, steps_per_epoch=self._steps)
@@ -142,7 +108,8 @@ class Trainer:
         if best is None and self._plan.starts_trained:
             best, best_state = self._as_it_came(), self._state()
             history.append(best)
-        flags = imitation_flags(history, len(self._validation))
+        judged_on = len(self._plan.task.validation.y)
+        flags = imitation_flags(history, judged_on)
         for epoch in range((done or 0) + 1, self._epochs + 1):
             record = self._epoch(epoch, progress)
             history.append(record)
@@ -150,7 +117,7 @@ class Trainer:
                 best, best_state = record, self._state()
             self._save(epoch, history, best, best_state)
             progress.on_epoch(record)
-            known, flags = flags, imitation_flags(history, len(self._validation))
+            known, flags = flags, imitation_flags(history, judged_on)
             for flag in flags[len(known) :]:
                 progress.on_warning(flag)
         assert best is not None, "there is an epoch, or the network as it came"
@@ -189,9 +156,9 @@ class Trainer:
             log.add(self._step(mine_B, rate, views, epoch, batch))
             progress.on_step(step + 1, self._steps)
         loss, parts = log.means()
-        judged = self._judge(epoch)
+        judged = self._judged(epoch)
         rate = self._schedule.learning_rate(first_step + self._steps - 1)
-        watched = self._watch()
+        watched = self._judge.watch() if self._fabric.is_global_zero else None
         seconds = time.perf_counter() - began
         return EpochRecord(epoch, rate, loss, parts, judged.loss, judged.top1, seconds, judged.kl, watched)
 
@@ -223,7 +190,7 @@ class Trainer:
         augmentation, views = self._plan.task.augmentation, self._objective.views
         return make_views(x_BC, views, augmentation, generator, background_C=self._background_C)
 
-    def _judge(self, epoch: int) -> Judgement:
+    def _judged(self, epoch: int) -> Judgement:
         """The plan's judgement on the validation split; the first process judges for all.
 
         Raises:
@@ -233,44 +200,13 @@ class Trainer:
         if self._fabric.is_global_zero:
             self._plan.phases.enter_validation(self._network)
             self._objective.eval()
-            of_network = self._plan.judged_by == "network"
-            judged = self._judge_network() if of_network else self._judge_objective()
+            judged = self._judge.judge()
         judged = self._fabric.broadcast(judged)
         if not math.isfinite(judged.loss):
             raise DivergedError(
                 f"the validation loss became {judged.loss:g} after epoch {epoch}", hint=self._hint()
             )
         return judged
-
-    def _judge_network(self) -> Judgement:
-        """Loss and top-1 of the network on the validation split, and how closely it follows the teacher."""
-        logits_NK = predict_logits(self._network, self._validation.x_NC)
-        return judge(logits_NK, self._validation, self._teacher_logits_NK)
-
-    def _judge_objective(self) -> Judgement:
-        """Value of the objective on the validation split, in views without augmentation."""
-        total, count = 0.0, len(self._validation)
-        plain = self._fixed_show()
-        order_N = torch.arange(count, device=self._fabric.device)
-        with torch.no_grad():
-            for indices_B in torch.split(order_N, self._plan.section.batch_size):
-                x_RC = self._plan.precision.lay_out(plain(self._validation.x_NC[indices_B]))
-                labels_B = self._validation.y_N[indices_B]
-                loss, _ = self._learner(x_RC, labels_B, indices_B, {}, epoch=1, epochs=1)
-                total += float(loss) * len(indices_B)
-        return Judgement(total / count, 0.0)
-
-    def _watch(self) -> float | None:
-        """Top-1 on the watched split, in the first process."""
-        if self._watched is None or not self._fabric.is_global_zero:
-            return None
-        return judge(predict_logits(self._network, self._watched.x_NC), self._watched).top1
-
-    def _fixed_show(self) -> Show:
-        generator = torch.Generator(self._fabric.device)
-        return partial(
-            make_views, views=self._objective.views, augmentation=Augmentation(), generator=generator
-        )
 
     def _open_sources(self) -> Sources:
         views = self._objective.views
@@ -280,7 +216,7 @@ class Trainer:
             self._train,
             taps={name: self._objective.source_taps(name) for name in self._plan.teachers},
             views=views,
-            fixed=self._fixed_show() if fixed else None,
+            fixed=plain_show(views, self._fabric.device) if fixed else None,
             precision=self._precision_of_teacher,
         )
 
@@ -289,29 +225,19 @@ class Trainer:
         section, task = self._plan.section, self._plan.task
         return resolve_precision(section.precision, task.input_shape, network)
 
-    def _validation_logits_of_teacher(self) -> Tensor | None:
-        teacher = self._plan.teachers.get(TEACHER)
-        if teacher is None or not self._fabric.is_global_zero:
-            return None
-        frozen = copy.deepcopy(teacher).to(self._fabric.device)
-        if isinstance(frozen, StoredAnswers):
-            return frozen.validation_MK
-        return predict_logits(frozen, self._validation.x_NC)
-
     def _features_over(self, source: str, tap: str) -> Tensor:
         return features_over(self._plan.teachers[source], tap, self._train.x_NC)
 
     def _as_it_came(self) -> EpochRecord:
         began = time.perf_counter()
-        judged = self._judge(0)
+        judged = self._judged(0)
         seconds = time.perf_counter() - began
         return EpochRecord(0, 0.0, None, {}, judged.loss, judged.top1, seconds, judged.kl)
 
     def _state(self) -> State:
         """A copy of what the best epoch leaves, on the CPU."""
         remembered = {name for names in self._objective.memory().values() for name in names}
-        heads = {name: value for name, value in _copy(self._objective).items() if name not in remembered}
-        return State(_copy(self._network), heads)
+        return State(_copy(self._network), _copy(self._objective, without=remembered))
 
     def _save(self, epoch: int, history: list[EpochRecord], best: EpochRecord, best_state: State) -> None:
         if self._fabric.is_global_zero:
@@ -359,7 +285,7 @@ class Trainer:
         networks = {"the network that learns": self._network, **self._plan.teachers}
         for role, network in networks.items():
             if isinstance(network, StoredAnswers):
-                network.check(len(self._train), len(self._validation))
+                network.check(len(self._train), len(self._plan.task.validation.y))
                 continue
             device = next(network.parameters(), example_BC).device
             check_classes(network, example_BC.to(device), self._plan.task.num_classes, role=role)
@@ -370,5 +296,6 @@ class Trainer:
         return f"a learning_rate below {rate:g}{warmup}, or precision = 'fp32'"
 
 
-def _copy(module: nn.Module) -> dict[str, Tensor]:
-    return {name: value.detach().cpu().clone() for name, value in module.state_dict().items()}
+def _copy(module: nn.Module, *, without: Container[str] = ()) -> dict[str, Tensor]:
+    state = {name: value for name, value in module.state_dict().items() if name not in without}
+    return {name: value.detach().cpu().clone() for name, value in state.items()}

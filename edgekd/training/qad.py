@@ -22,7 +22,7 @@ from edgekd.documents.recipe import Devices, Distillation, QuantizedTraining
 from edgekd.quantization.network import QuantizedNetwork
 from edgekd.tasks.task import Task
 from edgekd.training.launch import run_plan
-from edgekd.training.loop import Plan
+from edgekd.training.plan import Plan
 from edgekd.training.precision import resolve_precision
 from edgekd.training.progress import Progress, Silent
 from edgekd.training.result import TrainingResult

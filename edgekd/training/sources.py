@@ -12,14 +12,17 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from edgekd.distillation.step import Answer
+from edgekd.documents.recipe import Augmentation
 from edgekd.documents.views import STRONG, WEAK
 from edgekd.errors import NetworkError, UsageError
 from edgekd.networks.taps import TapReader
+from edgekd.tasks.views import make_views
 from edgekd.training.data import Resident
 from edgekd.training.evaluate import in_chunks, predict_logits
 from edgekd.training.precision import Precision
@@ -31,6 +34,12 @@ Show = Callable[[Tensor], Tensor]
 """A batch (B, C, ...) -> its views (R, C, ...)."""
 Batch = tuple[int, int]
 """Which of the batches that come again: the epoch in which it came first, and the step in it."""
+
+
+def plain_show(views: Sequence[str], device: torch.device) -> Show:
+    """Shows a batch in views without augmentation, which are the same each time."""
+    generator = torch.Generator(device)
+    return partial(make_views, views=views, augmentation=Augmentation(), generator=generator)
 
 
 class StoredAnswers(nn.Module):

@@ -16,7 +16,7 @@ from edgekd.documents.recipe import Devices, Distillation, Training
 from edgekd.tasks.task import Split, Task
 from edgekd.training.data import derive_seed
 from edgekd.training.launch import run_plan
-from edgekd.training.loop import Plan
+from edgekd.training.plan import Plan
 from edgekd.training.precision import resolve_precision
 from edgekd.training.progress import Progress, Silent
 from edgekd.training.result import EpochRecord, TrainingResult
@@ -51,6 +51,7 @@ def train_network(
     devices: Devices = "auto",
     heads: Mapping[str, State] = {},
     watch: Split | None = None,
+    exit: str | None = None,
 ) -> TrainingResult:
     """Train, or take up an interrupted training, and leave the weights that validate best in `network`.
 
@@ -68,6 +69,7 @@ def train_network(
         progress: hears how it goes; None says nothing.
         devices: how many GPUs, or how many processes where there is no GPU; `auto` is one.
         heads: kind of a term -> state of its head on the frozen teacher, for the terms that need one.
+        exit: tap of the exit that will ship, by which epochs are judged; None judges the whole network.
         watch: examples whose top-1 each epoch's record notes, and that nothing is chosen on; None for none.
 
     Raises:
@@ -89,6 +91,7 @@ def train_network(
         checkpoint_dir=checkpoint_dir,
         seed=seed,
         starts_trained=False,
+        exit=exit,
         watch=watch,
     )
     return run_plan(plan, progress=progress or Silent(), devices=devices)

@@ -49,6 +49,13 @@ def test_quantized_objective_keeps_only_what_compares_logits_of_the_weak_view() 
     assert objective.names == ("labels", "kd2", "self")
 
 
+def test_quantized_objective_has_no_schedule() -> None:
+    term = KDTerm.model_validate({"weight": 0.8, "start_epoch": 9, "ramp_epochs": 20, "decay": "linear"})
+    section = QuantizedTraining(label_weight=0.0, self_weight=0.0, teacher_weight=0.5)
+    objective = build_quantized_objective(section, Distillation(terms=(term,)), SETTING)
+    assert [objective.weights(epoch, 6) for epoch in (1, 6)] == [(0.4,), (0.4,)]
+
+
 def test_parts_without_weight_cost_nothing() -> None:
     objective = build_objective(Distillation(label_weight=1.0, terms=(KDTerm(weight=0.0),)), SETTING)
     assert objective.names == ("labels",)

@@ -58,6 +58,9 @@ def test_the_heads_are_stages_of_their_own(tmp_path: Path) -> None:
     }
     result = stages["heads-hsakd"].json("result.json")
     assert [record["epoch"] for record in result["history"]] == [1, 2]
+    assert stages["student"].file.ingredients["heads"] == {
+        name: stages[name].file.files["head.safetensors"] for name in ("heads-sskd", "heads-hsakd")
+    }
     student = load_file(stages["student"].path("weights.safetensors"))
     assert not any("head" in name or "bodies" in name for name in student)
     assert distill(tmp_path, TERMS).reused == ["teacher", "heads-sskd", "heads-hsakd", "student"]
@@ -77,4 +80,14 @@ def test_what_the_terms_cannot_find_is_said_before_the_teacher_is_trained(tmp_pa
         "term sskd: reads the tap 'pol', which the teacher does not have; did you mean 'pool'?\n"
         "  try: one of the teacher's taps: stem, stage1, stage2, stage3, pool, logits"
     )
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_memory_in_several_processes_is_refused_before_the_teacher_is_trained(tmp_path: Path) -> None:
+    path = write(tmp_path, '[[distillation.terms]]\nkind = "crd"\n')
+    recipe = path.read_text().replace("epochs = 1 }\n\n[quant", "epochs = 1, devices = 2 }\n\n[quant")
+    assert "devices" in recipe
+    path.write_text(recipe)
+    with pytest.raises(UsageError, match="term crd: remembers every training example, and 2 processes"):
+        compress(path, tmp_path / "run", Listener(), until="distill")
     assert not (tmp_path / "run").exists()

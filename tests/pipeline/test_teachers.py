@@ -23,6 +23,7 @@ from edgekd.pipeline.run_folder import RunFolder, read_run
 from edgekd.pipeline.teachers import TeacherStages, load_teacher, make_teacher, random_role
 from edgekd.tasks.fraction import fraction_of
 from edgekd.tasks.task import build_task
+from edgekd.training.data import derive_seed
 from edgekd.training.evaluate import predict_logits
 from edgekd.training.trainer import train_network
 from tests.tiny import RECIPE, Listener
@@ -221,7 +222,12 @@ def test_an_untrained_teacher_is_a_control(write, tmp_path):
     compress(recipe, out, Listener(), until="distill")
     stage = stages_of(out)["teacher"]
     state = load_file(stage.path("weights.safetensors"))
-    fresh = new_network(context_of(recipe, out), Recipe.read(recipe).teacher, task_of()).state_dict()
+    context, role, seed = context_of(recipe, out), Recipe.read(recipe).teacher, derive_seed(0, "untrained", 0)
+    fresh = new_network(context, role, task_of(), seed=seed).state_dict()
+    students = new_network(context, context.recipe.student, task_of()).state_dict()
+    first = next(name for name in fresh if fresh[name].ndim == 4)
+    assert fresh[first].shape == students[first].shape
+    assert not torch.equal(fresh[first], students[first])  # a teacher of which the student is a part
     for name, value in state.items():
         assert torch.equal(value, fresh[name]) is ("running" not in name and "tracked" not in name), name
     notes = notes_of(Recipe.read(recipe), {"teacher": stage})

@@ -10,7 +10,8 @@ import pytest
 from edgekd.distillation.labels import UNLABELED
 from edgekd.distillation.objective import Objective, Part
 from edgekd.distillation.term import Term
-from edgekd.documents.recipe import Training
+from edgekd.documents.recipe import QuantizedTraining, Training
+from edgekd.documents.terms import KDTerm
 from edgekd.errors import UsageError
 from edgekd.tasks.task import Split
 from edgekd.training.checks import check_objective
@@ -76,6 +77,20 @@ def test_a_term_that_reads_labels_needs_them_all() -> None:
     assert str(caught.value) == (
         "term it: reads the label of every example, and some of this task have none\n"
         "  try: leave the unlabeled pool or the term out"
+    )
+
+
+def test_an_epoch_in_which_nothing_has_a_weight() -> None:
+    late = KDTerm.model_validate({"start_epoch": 3})
+    alone = Objective([Part("kd", 1.0, Contrast(), late)])
+    beside = Objective([Part("labels", 0.1, Term()), Part("kd", 1.0, Contrast(), late)])
+    check_objective(beside, TASK, SECTION.model_copy(update={"epochs": 2}))
+    check_objective(alone, TASK, QuantizedTraining(epochs=0))
+    with pytest.raises(UsageError) as caught:
+        check_objective(alone, TASK, SECTION.model_copy(update={"epochs": 9}))
+    assert str(caught.value) == (
+        "the objective: no part of it has a weight in epoch 1: nothing would be learned\n"
+        "  try: give the labels a weight, or a term that begins with epoch 1"
     )
 
 

@@ -11,6 +11,8 @@ import torch
 from scipy.stats import spearmanr
 from torch import Tensor, nn
 
+from edgekd.distillation.features import Layout, layout_of
+from edgekd.distillation.setting import Role
 from edgekd.networks.taps import TapReader, tap_shapes, taps_of
 from edgekd.training.ensemble import Ensemble, shares_of
 from edgekd.training.transferability import label_fit, transferability
@@ -191,3 +193,20 @@ def test_without_a_pool_the_logits_are_scored() -> None:
     assert transferability(network, task, seed=0) == pytest.approx(
         rank_correlation(logits, task.validation.y), abs=1e-6
     )
+
+
+def test_maps_lie_as_those_of_the_main_network() -> None:
+    class ChannelsLast(nn.Module):
+        output_fmt = "NHWC"
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.stage1 = nn.Identity()
+
+        def forward(self, x_BCHW: Tensor) -> Tensor:
+            return self.stage1(x_BCHW.movedim(1, -1)).mean((1, 2))
+
+    x_BCHW = torch.randn(2, 3, 4, 5)
+    for network in (ChannelsLast(), Ensemble([ChannelsLast(), ChannelsLast()], [0.5, 0.5])):
+        role = Role("teacher", network, tap_shapes(network, x_BCHW), taps_of(network))
+        assert layout_of(role, "stage1", wanted_by="at") == Layout(3, (4, 5), channels_last=True)

@@ -35,6 +35,11 @@ def test_the_result_is_that_of_one_process(outcome: dict[str, Any]) -> None:
     assert 0 < outcome["difference"] < 1e-4  # summed in another order, so not the same bits
 
 
+def test_the_heads_are_those_of_one_process(outcome: dict[str, Any]) -> None:
+    assert sorted(outcome["heads"]) == ["terms.sla.head.0.bias", "terms.sla.head.0.weight"]
+    assert max(outcome["heads"].values()) < 1e-4
+
+
 def test_one_process_writes_and_reports(outcome: dict[str, Any]) -> None:
     assert outcome["checkpoints"] == 2
     assert outcome["starts"] == [[3, 0]]

@@ -14,11 +14,14 @@ from torch import Tensor, nn
 
 from edgekd.distillation.labels import Labels
 from edgekd.distillation.objective import Objective, Part
+from edgekd.distillation.sla import SLA
 from edgekd.documents.recipe import Training
+from edgekd.documents.terms.pretext import SLATerm
 from edgekd.errors import DivergedError
 from edgekd.training.launch import run_plan
-from edgekd.training.loop import Plan
+from edgekd.training.plan import Plan
 from edgekd.training.precision import Precision
+from edgekd.training.setting import setting_of
 from tests.training.cases import Listener, make_task
 
 
@@ -51,6 +54,12 @@ class Witness:
         network.eval()
 
 
+def _with_a_head() -> SLA:
+    network = Linear()
+    section = SLATerm(kind="sla", student_tap="linear")
+    return SLA(section, setting_of(network, {}, make_task()))
+
+
 def plan_of(folder: Path, *, learning_rate: float = 0.1) -> Plan:
     torch.manual_seed(0)
     folder.mkdir(parents=True)
@@ -58,7 +67,7 @@ def plan_of(folder: Path, *, learning_rate: float = 0.1) -> Plan:
         network=Linear(),
         task=make_task(),
         section=Training(epochs=3, batch_size=32, learning_rate=learning_rate),
-        objective=Objective([Part("labels", 1.0, Labels())]),
+        objective=Objective([Part("labels", 1.0, Labels()), Part("sla", 0.5, _with_a_head())]),
         teachers={},
         phases=Witness(folder),
         precision=Precision("fp32", channels_last=False),
@@ -86,6 +95,9 @@ def main(folder: Path) -> dict[str, Any]:
     return {
         "losses": [[record.loss for record in result.history] for result in (alone, together)],
         "difference": max(float((a - b).detach().abs().max()) for a, b in pairs),
+        "heads": {
+            name: float((value - together.heads[name]).abs().max()) for name, value in alone.heads.items()
+        },
         "starts": listener.starts,
         "steps": len(listener.steps),
         "epochs": [record.epoch for record in listener.epochs],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field
 
@@ -41,3 +41,7 @@ class TermSection(Section):
         done = (epoch - 1) / epochs
         left = {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}
         return self.weight * ramp * left[self.decay]
+
+    def without_schedule(self) -> Self:
+        """The same with its full weight in every epoch."""
+        return self.model_copy(update={"start_epoch": 1, "ramp_epochs": 0.0, "decay": "constant"})
