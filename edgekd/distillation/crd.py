@@ -29,7 +29,6 @@ Traps
 from __future__ import annotations
 
 import math
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -115,7 +114,7 @@ class CRD(Term):
     """Contrast of student and teacher with memories of both."""
 
     reads_labels = True
-    memory: ClassVar[tuple[str, ...]] = ("student.bank_ND", "teacher.bank_ND")
+    memory = ("student.bank_ND", "teacher.bank_ND")
 
     def __init__(self, section: CRDTerm, setting: Setting) -> None:
         """Raises UsageError: a tap does not exist."""

@@ -32,6 +32,7 @@ from edgekd.distillation.nkd import NKD
 from edgekd.distillation.pad import PAD
 from edgekd.distillation.pkt import PKT
 from edgekd.distillation.pskd import PSKD
+from edgekd.distillation.python_term import OwnTerm
 from edgekd.distillation.reviewkd import ReviewKD
 from edgekd.distillation.rkd import RKD
 from edgekd.distillation.setting import Setting
@@ -56,6 +57,7 @@ from edgekd.documents.terms.features import (
 )
 from edgekd.documents.terms.logits import DISTTerm, DKDTerm, LogitSection, MEALTerm, NKDTerm
 from edgekd.documents.terms.pretext import HSAKDTerm, LSSKDTerm, SLATerm, SSKDTerm
+from edgekd.documents.terms.python_term import PythonTerm
 from edgekd.errors import UsageError
 
 LABELS_ONLY = Distillation(label_weight=1.0, terms=())
@@ -230,6 +232,8 @@ def build_term(section: TermSection, setting: Setting) -> Term:
             return LSSKD(section, setting)
         case SLATerm():
             return SLA(section, setting)
+        case PythonTerm():
+            return OwnTerm(section, setting)
         case _:
             assert_never(section)
 
@@ -246,12 +250,12 @@ def _term_parts(sections: Sequence[TermSection], setting: Setting, *, factor: fl
     seen: Counter[str] = Counter()
     parts = []
     for section in sections:
-        seen[section.kind] += 1
-        number = "" if seen[section.kind] == 1 else str(seen[section.kind])
+        seen[section.tag] += 1
+        number = "" if seen[section.tag] == 1 else str(seen[section.tag])
         if factor * section.weight:
             term = build_term(section, setting)
             check_term(term, section.kind, setting)
-            parts.append(Part(section.kind + number, factor, term, section))
+            parts.append(Part(section.tag + number, factor, term, section))
     return parts
 
 

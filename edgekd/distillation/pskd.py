@@ -22,8 +22,6 @@ Traps
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor
 
@@ -58,7 +56,7 @@ class PSKD(RowTerm):
     """The student against its labels and what it said an epoch ago."""
 
     reads_labels = True
-    memory: ClassVar[tuple[str, ...]] = ("before_NK",)
+    memory = ("before_NK",)
 
     before_NK: Tensor
 

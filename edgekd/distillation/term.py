@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -44,7 +43,7 @@ class Term(nn.Module):
 
     reads_labels: bool = False
     """Whether it reads labels, which an unlabeled example does not have."""
-    memory: ClassVar[tuple[str, ...]] = ()
+    memory: tuple[str, ...] = ()
     """Names of the buffers that hold something of every training example."""
 
     def prepare(self, survey: Survey) -> None:

@@ -19,7 +19,7 @@ from edgekd.distillation.step import TEACHER
 from edgekd.documents.recipe import Distillation
 from edgekd.files import write_bytes, write_text
 from edgekd.networks.weights import load_weights
-from edgekd.pipeline.context import Context, section
+from edgekd.pipeline.context import Context
 from edgekd.pipeline.heads import HEAD, load_heads
 from edgekd.pipeline.networks import (
     WEIGHTS,
@@ -31,6 +31,7 @@ from edgekd.pipeline.networks import (
     load_student,
     network_ingredients,
     new_network,
+    objective_ingredients,
     shipped,
     training_ingredients,
 )
@@ -123,7 +124,7 @@ def student(
         "given": digest_of(given),
         "teacher": None if teacher is None else teacher.ingredients,
         "heads": {stage.file.name: stage.file.files[HEAD] for stage in heads},
-        "distillation": section(distillation),
+        **objective_ingredients(distillation),
         **training_ingredients(context, lesson, role.training, _PLACE),
         "seed": seed,
         "quantization": source_digest("quantization"),
@@ -193,7 +194,7 @@ def quantization_aware(
         "ptq": ptq.file.files[WEIGHTS],
         "student": [student.file.files[WEIGHTS], network_ingredients(context.recipe.student)],
         "teacher": None if teacher is None else teacher.ingredients,
-        "distillation": section(distillation),
+        **objective_ingredients(distillation),
         **training_ingredients(context, lesson, training, _PLACE),
         "quantization": source_digest("quantization"),
     }

@@ -13,9 +13,10 @@ from edgekd.distillation.exits import early_exit, trained_exit, untrained_exit
 from edgekd.distillation.setting import State
 from edgekd.documents.function import PREFIX as PYTHON
 from edgekd.documents.function import source_files
-from edgekd.documents.recipe import QuantizedTraining, Student, Training
+from edgekd.documents.recipe import Distillation, QuantizedTraining, Student, Training
 from edgekd.documents.teacher import TeachingNetwork
-from edgekd.errors import NetworkError
+from edgekd.documents.terms.python_term import PythonTerm
+from edgekd.errors import EdgekdError, NetworkError, UsageError
 from edgekd.files import sha256_file, write_text
 from edgekd.networks.network import build_network
 from edgekd.networks.timm_network import PREFIX as TIMM
@@ -96,11 +97,22 @@ def network_ingredients(role: TeachingNetwork | Student) -> dict[str, Any]:
     if isinstance(role, Student) and role.exit is not None:
         data["exit"] = role.exit
     if role.network.startswith(PYTHON):
-        files = source_files(role.network, raises=NetworkError)
-        data["source"] = [sha256_file(path) for path in files]
+        data["source"] = _own_source(role.network, NetworkError)
     elif role.network.startswith(TIMM):
         data["versions"] = package_versions("timm")
     return data
+
+
+def objective_ingredients(distillation: Distillation) -> dict[str, Any]:
+    """All that an objective is made of but edgekd's own source: its section, and the user's own terms."""
+    own = {term.kind for term in distillation.terms if isinstance(term, PythonTerm) and term.weight}
+    sources = {kind: _own_source(kind, UsageError) for kind in sorted(own)}
+    return {"distillation": section(distillation), **({"own_terms": sources} if sources else {})}
+
+
+def _own_source(address: str, raises: type[EdgekdError]) -> list[str]:
+    """Digests of the files that a user's own function is written in."""
+    return [sha256_file(path) for path in source_files(address, raises=raises)]
 
 
 def training_ingredients(

@@ -28,6 +28,7 @@ def check_objective(
         problems = [
             *_problems(part, smallest, unlabeled=unlabeled, processes=processes),
             *_warmup_problems(part, section.epochs),
+            *(_start_problems(part, section.epochs) if isinstance(section, Training) else ()),
         ]
         for message, hint in problems:
             raise UsageError(message, where=f"term {part.name}", hint=hint)
@@ -62,3 +63,10 @@ def _warmup_problems(part: Part, epochs: int) -> Iterator[tuple[str, str]]:
     if 0 < epochs <= warmup:
         message = f"warms up for {warmup} epochs of a training of {epochs}: its weights would never count"
         yield message, "lower warmup_epochs, or train longer"
+
+
+def _start_problems(part: Part, epochs: int) -> Iterator[tuple[str, str]]:
+    start = 1 if part.section is None else part.section.start_epoch
+    if start > epochs:
+        message = f"takes part from epoch {start} on, in a training of {epochs}: it would never count"
+        yield message, "lower start_epoch, train longer, or leave the term out"

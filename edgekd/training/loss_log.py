@@ -75,10 +75,21 @@ class LossLog:
     def _diverged(self, row: Sequence[float]) -> DivergedError:
         named = list(zip(self._names, row, strict=True))
         parts = ", ".join(f"{name}={value:.4g}" for name, value in named)
-        worst = next(name for name, value in named if not math.isfinite(value))
         when = f"at step {self._first_step + len(self._rows)} (epoch {self._epoch})"
-        what = f"the loss became {self._total(row):g} {when}, first in the part '{worst}': {parts}"
+        what = f"the loss became {self._total(row):g} {when}, {self._place(row)}: {parts}"
         return DivergedError(what, hint=self._hint)
+
+    def _place(self, row: Sequence[float]) -> str:
+        """The part that is no number; where all are, the step before has ruined the weights."""
+        wrong = [name for name, value in zip(self._names, row, strict=True) if not math.isfinite(value)]
+        if len(row) > 1 and len(wrong) == len(row) and self._rows:
+            shares = [weight * value for weight, value in zip(self._weights, self._rows[-1], strict=True)]
+            most = max(range(len(shares)), key=lambda place: abs(shares[place]))
+            return (
+                f"in every part; in the step before the largest was '{self._names[most]}', "
+                f"{shares[most]:.4g} with its weight"
+            )
+        return f"first in the part '{wrong[0]}'"
 
     def _total(self, row: Sequence[float]) -> float:
         return sum(weight * value for weight, value in zip(self._weights, row, strict=True))

@@ -8,6 +8,7 @@ from tests.distillation.feature_cases import FEATURE_CASES
 from tests.distillation.logit_cases import LOGIT_CASES
 from tests.distillation.own_cases import OWN_CASES
 from tests.distillation.pretext_cases import PRETEXT_CASES
+from tests.distillation.python_cases import PYTHON_CASES
 from tests.distillation.row import Case
 from tests.distillation.weighting_cases import WEIGHTING_CASES
 
@@ -19,4 +20,5 @@ CASES: tuple[Case, ...] = (
     *WEIGHTING_CASES,
     *OWN_CASES,
     *PRETEXT_CASES,
+    *PYTHON_CASES,
 )

@@ -8,13 +8,15 @@ from edgekd.documents.change import change
 from edgekd.documents.methods import METHODS
 from edgekd.documents.recipe import Distillation, Recipe
 from edgekd.documents.terms import SECTIONS
+from edgekd.documents.terms.python_term import PythonTerm
 from edgekd.documents.to_toml import to_toml
 
 PUBLISHED = 240
 
 
 def test_every_term_stands_in_some_method_of_its_own() -> None:
-    assert {method.kind for method in METHODS.values()} - {None} == {section.tag for section in SECTIONS}
+    published = {section.tag for section in SECTIONS if section is not PythonTerm}
+    assert {method.kind for method in METHODS.values()} - {None} == published
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -102,3 +102,15 @@ def test_a_warm_up_that_never_ends() -> None:
         "term it: warms up for 8 epochs of a training of 8: its weights would never count\n"
         "  try: lower warmup_epochs, or train longer"
     )
+
+
+def test_a_term_that_would_begin_after_the_last_epoch() -> None:
+    late = Objective([Part("labels", 1.0, Term()), Part("kd", 1.0, Term(), KDTerm(start_epoch=9))])
+    check_objective(late, TASK, SECTION.model_copy(update={"epochs": 9}))
+    check_objective(late, TASK, QuantizedTraining(epochs=8, batch_size=10))
+    with pytest.raises(UsageError) as caught:
+        check_objective(late, TASK, SECTION.model_copy(update={"epochs": 8}))
+    assert str(caught.value) == (
+        "term kd: takes part from epoch 9 on, in a training of 8: it would never count\n"
+        "  try: lower start_epoch, train longer, or leave the term out"
+    )

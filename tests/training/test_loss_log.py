@@ -62,3 +62,14 @@ def test_a_read_on_the_way_does_not_change_the_means(log: LossLog) -> None:
     for step in range(300):
         log.add(loss(float(step), 0.0))
     assert log.means()[1]["labels"] == pytest.approx(149.5)
+
+
+def test_where_every_part_is_bad_the_step_before_tells_which_was_too_large(log: LossLog) -> None:
+    log.add(loss(2.0, 300.0))
+    log.add(loss(float("nan"), float("nan")))
+    with pytest.raises(DivergedError) as caught:
+        log.means()
+    assert str(caught.value) == (
+        "the loss became nan at step 102 (epoch 3), in every part; in the step before the largest was 'kd', "
+        "300 with its weight: labels=nan, kd=nan\n  try: less"
+    )

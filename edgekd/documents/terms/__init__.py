@@ -22,6 +22,7 @@ from edgekd.documents.terms.features import (
 from edgekd.documents.terms.logits import DISTTerm, DKDTerm, JSTerm, KDTerm, MEALTerm, NKDTerm
 from edgekd.documents.terms.own import ExitsTerm, PSKDTerm
 from edgekd.documents.terms.pretext import HSAKDTerm, LSSKDTerm, SLATerm, SSKDTerm
+from edgekd.documents.terms.python_term import PythonTerm
 from edgekd.documents.terms.weighting import PADTerm
 
 __all__ = ["CRDTerm", "ExitsTerm", "JSTerm", "KDTerm", "PADTerm", "PSKDTerm", "Term", "TermSection"]
@@ -50,8 +51,10 @@ SECTIONS: tuple[type[TermSection], ...] = (
     HSAKDTerm,
     LSSKDTerm,
     SLATerm,
+    PythonTerm,
 )
-"""Every term's section, in the order in which `edgekd methods list` shows them."""
+"""Every term's section, in the order in which `edgekd methods list` shows them; the user's own, which is no
+method of the literature, comes last."""
 
 
 Term = Annotated[
@@ -77,6 +80,7 @@ Term = Annotated[
     | Annotated[SSKDTerm, Tag("sskd")]
     | Annotated[HSAKDTerm, Tag("hsakd")]
     | Annotated[LSSKDTerm, Tag("lsskd")]
-    | Annotated[SLATerm, Tag("sla")],
+    | Annotated[SLATerm, Tag("sla")]
+    | Annotated[PythonTerm, Tag("python")],
     by_kind(SECTIONS),
 ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -97,11 +98,21 @@ class _Reader:
                 self._problem(name, f"'{method}' is named twice")
             if len(parts) > 1 and method in (RECIPE, RANDOM_TEACHER, GUIDED):
                 self._problem(name, f"'{method}' cannot be combined")
+        self._check_kinds(name, dict.fromkeys(methods))
         objectives = [self._method(part, arm=name) for part in parts]
         terms: dict[str, Term] = {}
         for objective in objectives:
             terms |= {term.kind: term for term in objective.terms if term.kind not in terms}
         return objectives[0].model_copy(update={"terms": tuple(terms.values())})
+
+    def _check_kinds(self, name: str, methods: Iterable[str]) -> None:
+        """Methods that differ in the keys of one term cannot both count."""
+        named: dict[str | None, str] = {}
+        for method in methods:
+            kind = METHODS[method].kind if method in METHODS else None
+            first = named.setdefault(kind, method)
+            if kind is not None and first != method:
+                self._problem(name, f"'{first}' and '{method}' are one term, '{kind}', with other keys")
 
     def _method(self, text: str, *, arm: str) -> Distillation:
         """The published objective of one method, with its options."""
@@ -113,6 +124,10 @@ class _Reader:
         if name not in METHODS:
             self._problem(arm, f"there is no method '{name}'{nearest(name, NAMES)}")
             return Distillation()
+        keys = [option.partition("=")[0] for option in options]
+        for key in dict.fromkeys(keys):
+            if keys.count(key) > 1:
+                self._problem(arm, f"{key}: given twice")
         changes = {key: _value(value) for key, _, value in (option.partition("=") for option in options)}
         objective, problems = change(self._published(name), METHODS[name].kind, changes)
         for problem in problems:

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 _COLORS = {"above": "#1b7837", "below": "#b2182b", "cannot tell": "#737373"}
 
+_LONGEST_LABEL = 40
+"""Characters."""
+
 
 def write_plot(comparison: Comparison, path: Path) -> None:
     """Write the plot as SVG; the same comparison gives the same bytes.
@@ -37,12 +40,17 @@ def write_plot(comparison: Comparison, path: Path) -> None:
         for row, arm in enumerate(arms):
             _draw(axes, row, arm, control)
         axes.axvline(0, color="black", linewidth=0.8)
-        axes.set_yticks(range(len(arms)), [arm.name for arm in arms])
+        axes.set_yticks(range(len(arms)), [_label(arm.name) for arm in arms])
         axes.set_xlabel(f"test top-1, points above {CE} ({comparison.test_examples} examples)")
         seeds = "1 seed" if len(comparison.seeds) == 1 else f"{len(comparison.seeds)} seeds"
         axes.set_title(f"{comparison.name}: {seeds}, {comparison.epochs} epochs")
         figure.savefig(content, format="svg", metadata={"Date": None})
     write_bytes(path, content.getvalue())
+
+
+def _label(name: str) -> str:
+    """An arm's name beside its row, shortened so that room is left for the plot; the table has it whole."""
+    return name if len(name) <= _LONGEST_LABEL else f"{name[: _LONGEST_LABEL - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
 def _range(arms: Sequence[ArmResult]) -> tuple[float, float]:

@@ -125,7 +125,7 @@ def test_the_stages_of_different_arms_have_different_names():
     long = (
         "sskd:"
         + ":".join(f"{key}=0.5" for key in ("similarity_ratio", "transformed_ratio"))
-        + ":weight=2" * 9
+        + ":transformed_weight=1.25:similarity_weight=12.5:transformed_temperature=2.5:ramp_epochs=1"
     )
     assert len(arms(long)[long].stage(3)) < 120
 
@@ -149,6 +149,8 @@ def test_the_stages_of_different_arms_have_different_names():
         ("recipe:weight=1", "arm 'recipe:weight=1': 'recipe' takes no options"),
         ("random-teacher:weight=1", "arm 'random-teacher:weight=1': 'random-teacher' takes no options"),
         ("kd+kd:weight=1", "arm 'kd+kd:weight=1': 'kd' is named twice"),
+        ("kd+kd-ls", "arm 'kd+kd-ls': 'kd' and 'kd-ls' are one term, 'kd', with other keys"),
+        ("kd:weight=1:weight=2", "arm 'kd:weight=1:weight=2': weight: given twice"),
         ("kd+recipe", "arm 'kd+recipe': 'recipe' cannot be combined"),
         ("guided+nd", "arm 'guided+nd': 'guided' cannot be combined"),
         (

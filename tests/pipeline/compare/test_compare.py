@@ -10,6 +10,7 @@ import pytest
 from edgekd.documents.comparison import Comparison
 from edgekd.documents.recipe import Recipe
 from edgekd.errors import DocumentError, RunFolderError
+from edgekd.pipeline.compare.plot import write_plot
 from edgekd.pipeline.compare.run import Request, compare, missing
 from tests.tiny import RECIPE, Listener
 
@@ -323,3 +324,12 @@ def test_students_are_compared_whole_where_the_recipe_ships_an_exit(tmp_path):
     listener = Listener()
     compare(Request(path, "recipe", 1, 1), tmp_path / "run", listener)
     assert "compare-recipe-seed0" in listener.made
+
+
+def test_a_long_name_leaves_room_for_the_plot(compared, tmp_path):
+    _, comparison, _ = compared
+    long = comparison.arms[-1].model_copy(update={"name": "pskd:" + "alpha=0.5:" * 12})
+    changed = comparison.model_copy(update={"arms": (*comparison.arms[:-1], long)})
+    write_plot(changed, tmp_path / "plot.svg")  # matplotlib warns, an error here, where no room is left
+    words = "".join(ElementTree.parse(tmp_path / "plot.svg").getroot().itertext())
+    assert long.name[:39] + "\N{HORIZONTAL ELLIPSIS}" in words
