@@ -84,7 +84,7 @@ def test_an_epoch_in_which_nothing_has_a_weight() -> None:
     late = KDTerm.model_validate({"start_epoch": 3})
     alone = Objective([Part("kd", 1.0, Contrast(), late)])
     beside = Objective([Part("labels", 0.1, Term()), Part("kd", 1.0, Contrast(), late)])
-    check_objective(beside, TASK, SECTION.model_copy(update={"epochs": 2}))
+    check_objective(beside, TASK, SECTION.model_copy(update={"epochs": 9}))
     check_objective(alone, TASK, QuantizedTraining(epochs=0))
     with pytest.raises(UsageError) as caught:
         check_objective(alone, TASK, SECTION.model_copy(update={"epochs": 9}))
