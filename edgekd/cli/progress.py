@@ -96,8 +96,11 @@ class TrainingListener:
 
     def _line(self, record: EpochRecord) -> str:
         loss = "" if record.loss is None else f", loss {record.loss:.3f}"
-        top1 = format_percent(record.validation_top1)
-        return f"epoch {record.epoch} of {self._epochs}{loss}, validation top-1 {top1}"
+        if record.validation_top1 is None:
+            judged = f"validation loss {record.validation_loss:.3f}"
+        else:
+            judged = f"validation top-1 {format_percent(record.validation_top1)}"
+        return f"epoch {record.epoch} of {self._epochs}{loss}, {judged}"
 
     def _is_tenth(self, epoch: int) -> bool:
         return epoch * 10 // self._epochs > (epoch - 1) * 10 // self._epochs

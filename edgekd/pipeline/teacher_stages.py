@@ -123,7 +123,7 @@ def _train(
     )
     labels = task.validation.y
     chance = float(np.bincount(labels).max() / len(labels))
-    warnings = near_chance(result.validation_top1, len(labels), chance)
+    warnings = near_chance(result.validation_top1 or 0.0, len(labels), chance)
     for warning in warnings:
         progress.on_warning(warning)
     keep_network(network, result, folder, task)

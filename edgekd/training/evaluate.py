@@ -53,8 +53,8 @@ class Judgement:
 
     loss: float
     """Mean cross-entropy, in nats."""
-    top1: float
-    """Share of right answers."""
+    top1: float | None
+    """Share of right answers; None where the objective itself is judged."""
     kl: float | None = None
     """Mean KL(teacher || network) at T = 1, in nats; None where there is no teacher."""
 

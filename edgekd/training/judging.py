@@ -58,7 +58,7 @@ class Judge:
                 labels_B = self._validation.y_N[indices_B]
                 loss, _ = self._learner(x_RC, labels_B, indices_B, {}, epoch=1, epochs=1)
                 total += float(loss) * len(indices_B)
-        return Judgement(total / count, 0.0)
+        return Judgement(total / count, None)
 
     def _shipped(self) -> nn.Module:
         network, tap = self._learner.network, self._plan.exit

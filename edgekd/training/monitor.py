@@ -42,7 +42,7 @@ def imitation_flag(history: Sequence[EpochRecord], count: int) -> str | None:
     before, after = last[: _WINDOW // 2], last[_WINDOW // 2 :]
     halves = (before, after)
     kl_before, kl_after = (_mean([record.validation_kl or 0.0 for record in half]) for half in halves)
-    p, q = (_mean([record.validation_top1 for record in half]) for half in halves)
+    p, q = (_mean([record.validation_top1 or 0.0 for record in half]) for half in halves)
     if kl_after >= kl_before or p - q <= _Z * math.sqrt(2 * p * (1 - p) / count):
         return None
     return (

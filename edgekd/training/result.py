@@ -22,8 +22,8 @@ class EpochRecord:
     """Mean of each part of the objective, before its weight."""
     validation_loss: float
     """Cross-entropy of the validation split in fp32, in nats."""
-    validation_top1: float
-    """Share of right answers on the validation split, in fp32."""
+    validation_top1: float | None
+    """Share of right answers on the validation split, in fp32; None where the objective itself is judged."""
     seconds: float
     """Wall time, validation included."""
     validation_kl: float | None = None
@@ -33,7 +33,8 @@ class EpochRecord:
 
     def is_better_than(self, other: EpochRecord) -> bool:
         """Higher validation top-1; among equals lower validation loss, since small splits tie often."""
-        return (self.validation_top1, -self.validation_loss) > (other.validation_top1, -other.validation_loss)
+        own, its = (one.validation_top1 or 0.0 for one in (self, other))
+        return (own, -self.validation_loss) > (its, -other.validation_loss)
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,8 @@ class TrainingResult:
         return self.best.epoch
 
     @property
-    def validation_top1(self) -> float:
-        """Its share of right answers on the validation split."""
+    def validation_top1(self) -> float | None:
+        """Its share of right answers on the validation split; None where the objective itself was judged."""
         return self.best.validation_top1
 
     def summary(self) -> dict[str, Any]:

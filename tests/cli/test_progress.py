@@ -25,6 +25,14 @@ def test_plain_lines_every_tenth_of_the_way(capsys):
     assert lines[-1] == "teacher: epoch 20 of 20, loss 0.025, validation top-1 90.00 %"
 
 
+def test_a_head_is_told_by_its_loss(capsys):
+    with ScreenListener() as listener:
+        training = listener.training("heads-sskd")
+        training.on_start(1, 0)
+        training.on_epoch(EpochRecord(1, 0.1, 0.5, {}, 0.25, None, 1.0))
+    assert capsys.readouterr().err == "heads-sskd: epoch 1 of 1, loss 0.500, validation loss 0.250\n"
+
+
 def test_a_resumed_training_says_so(capsys):
     with ScreenListener() as listener:
         listener.training("student").on_start(30, 12)

@@ -14,7 +14,7 @@ from typing import Any
 
 from edgekd.documents.base import nearest
 from edgekd.documents.change import change
-from edgekd.documents.methods import METHODS
+from edgekd.documents.methods import METHODS, POLICIES
 from edgekd.documents.recipe import Distillation, Recipe
 from edgekd.documents.terms import Term
 from edgekd.errors import DocumentError
@@ -122,7 +122,9 @@ class _Reader:
                 self._problem(arm, f"'{name}' takes no options")
             return Distillation()
         if name not in METHODS:
-            self._problem(arm, f"there is no method '{name}'{nearest(name, NAMES)}")
+            policy = f"'{name}' says who teaches, in a recipe, and is no arm"
+            unknown = f"there is no method '{name}'{nearest(name, NAMES)}"
+            self._problem(arm, policy if name in POLICIES else unknown)
             return Distillation()
         keys = [option.partition("=")[0] for option in options]
         for key in dict.fromkeys(keys):

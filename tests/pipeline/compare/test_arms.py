@@ -151,6 +151,7 @@ def test_the_stages_of_different_arms_have_different_names():
         ("kd+kd:weight=1", "arm 'kd+kd:weight=1': 'kd' is named twice"),
         ("kd+kd-ls", "arm 'kd+kd-ls': 'kd' and 'kd-ls' are one term, 'kd', with other keys"),
         ("kd:weight=1:weight=2", "arm 'kd:weight=1:weight=2': weight: given twice"),
+        ("monitor", "arm 'monitor': 'monitor' says who teaches, in a recipe, and is no arm"),
         ("kd+recipe", "arm 'kd+recipe': 'recipe' cannot be combined"),
         ("guided+nd", "arm 'guided+nd': 'guided' cannot be combined"),
         (
