@@ -30,8 +30,9 @@ from torch import Tensor, nn
 
 from edgekd.distillation.features import CONVOLUTIONS, NORMS, Layout, layout_of
 from edgekd.distillation.head import Head
+from edgekd.distillation.kd import kd_rows
 from edgekd.distillation.labels import UNLABELED
-from edgekd.distillation.logits import kl_rows, log_probabilities, widen
+from edgekd.distillation.logits import widen
 from edgekd.distillation.setting import Role, Setting, State
 from edgekd.distillation.step import Step
 from edgekd.distillation.term import Term
@@ -45,7 +46,9 @@ _STATE = f"terms.{_KIND}.exits."
 _POOLS = {1: nn.AdaptiveAvgPool1d, 2: nn.AdaptiveAvgPool2d, 3: nn.AdaptiveAvgPool3d}
 
 
-def exit_loss(exit_BK: Tensor, last_BK: Tensor, labels_B: Tensor, *, temperature: float) -> Tensor:
+def exit_loss(
+    exit_BK: Tensor, last_BK: Tensor, labels_B: Tensor, *, temperature: float, standardize: bool = False
+) -> Tensor:
     """What one exit costs.
 
     Args:
@@ -53,13 +56,13 @@ def exit_loss(exit_BK: Tensor, last_BK: Tensor, labels_B: Tensor, *, temperature
         last_BK: (B, K), logits of the network; receives no gradient.
         labels_B: (B,), int64; an unlabeled example counts in the soft targets alone.
         temperature: T > 0, of the soft targets.
+        standardize: bring each row of both to mean 0 and deviation 1 for the soft targets.
 
     Returns:
         A scalar, float32 (float64 for float64 logits), in nats.
     """
     labels = F.cross_entropy(widen(exit_BK), labels_B, ignore_index=UNLABELED, reduction="sum")
-    own_BK = log_probabilities(exit_BK, temperature)
-    distance_B = temperature**2 * kl_rows(own_BK, log_probabilities(last_BK.detach(), temperature))
+    distance_B = kd_rows(exit_BK, last_BK, temperature=temperature, standardize=standardize)
     return labels / (labels_B != UNLABELED).sum().clamp(min=1) + distance_B.mean()
 
 
@@ -85,10 +88,18 @@ class Exits(Term):
 
     def forward(self, step: Step) -> Tensor:
         """Weighted sum of `exit_loss`."""
-        last_BK, temperature = step.student.logits(), self.section.temperature
         logits = [self.exits[_key(tap)](step.student.feature(tap)) for tap in self.student_taps]
-        losses = [exit_loss(one, last_BK, step.labels_B, temperature=temperature) for one in logits]
+        losses = [self._loss(one, step) for one in logits]
         return torch.stack([w * loss for w, loss in zip(self._weights, losses, strict=True)]).sum()
+
+    def _loss(self, exit_BK: Tensor, step: Step) -> Tensor:
+        return exit_loss(
+            exit_BK,
+            step.student.logits(),
+            step.labels_B,
+            temperature=self.section.temperature,
+            standardize=self.section.standardize,
+        )
 
 
 def trained_exit(heads: State, student: Role, tap: str, num_classes: int) -> nn.Sequential:

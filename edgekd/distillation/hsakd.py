@@ -82,7 +82,10 @@ class HSAKD(RowTerm):
         return torch.stack(rows).sum(dim=0)
 
     def _rows(self, student_RK: Tensor, teacher_RK: Tensor) -> Tensor:
-        return kd_rows(student_RK, teacher_RK, temperature=self.section.temperature)
+        section = self.section
+        return kd_rows(
+            student_RK, teacher_RK, temperature=section.temperature, standardize=section.standardize
+        )
 
 
 class HSAKDHead(HeadTerm):

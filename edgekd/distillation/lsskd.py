@@ -63,15 +63,19 @@ class LSSKD(Term):
         joint = [joint_cross_entropy(logits_RJ, step.labels_B) for logits_RJ in logits]
         return (
             section.joint_weight * torch.stack(joint).sum()
-            + section.transfer_weight * transfer_loss(logits, temperature=section.temperature)
+            + section.transfer_weight
+            * transfer_loss(logits, temperature=section.temperature, standardize=section.standardize)
             + section.alignment_weight * alignment_loss(embedded)
         )
 
 
-def transfer_loss(logits: list[Tensor], *, temperature: float) -> Tensor:
+def transfer_loss(logits: list[Tensor], *, temperature: float, standardize: bool = False) -> Tensor:
     """Soft targets of the last of several logits (R, J) for each of the others, summed over these."""
     *others, deepest_RJ = logits
-    losses = [kd_rows(logits_RJ, deepest_RJ, temperature=temperature).mean() for logits_RJ in others]
+    losses = [
+        kd_rows(logits_RJ, deepest_RJ, temperature=temperature, standardize=standardize).mean()
+        for logits_RJ in others
+    ]
     return torch.stack(losses).sum()
 
 

@@ -49,6 +49,11 @@ class SLA(Term):
         section = self.section
         joint_RJ = self.head(self._feature.mean(step.student.of(*TURNS).features[section.student_tap]))
         aggregate_BK = aggregated_logits(joint_RJ)
-        rows_B = kd_rows(step.student.logits(), aggregate_BK, temperature=section.temperature)
+        rows_B = kd_rows(
+            step.student.logits(),
+            aggregate_BK,
+            temperature=section.temperature,
+            standardize=section.standardize,
+        )
         joint = joint_cross_entropy(joint_RJ, step.labels_B)
         return section.joint_weight * joint + section.aggregate_weight * rows_B.mean()

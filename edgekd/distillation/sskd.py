@@ -6,7 +6,8 @@ Formula
     Teacher's h, before the student, the teacher frozen: CE(A, own source), A as it is (temperature 1).
     L = w_tf T^2 KL(z_t(x~) || z_s(x~)), T = 4
       + w_ss T^2 KL(A_t || A_s), softmax over the B sources, T = 0.5
-    both averaged over the kept rows. The rank of a row: how many of the teacher's scores are strictly higher
+    both averaged over the kept rows; with standardize, the first one of standardized logits.
+    The rank of a row: how many of the teacher's scores are strictly higher
     than that of the true entry (class, or own source). Kept are the rows of rank 0 and, of the W others,
     floor(ratio W) of the lowest ranks.
 Source
@@ -78,7 +79,13 @@ def kept_rows(scores_RC: Tensor, true_R: Tensor, *, ratio: float) -> Tensor:
 
 
 def selective_kl(
-    student_RC: Tensor, teacher_RC: Tensor, true_R: Tensor, *, temperature: float, ratio: float
+    student_RC: Tensor,
+    teacher_RC: Tensor,
+    true_R: Tensor,
+    *,
+    temperature: float,
+    ratio: float,
+    standardize: bool = False,
 ) -> Tensor:
     """Soft-target loss, averaged over the rows that the teacher does not get too wrong.
 
@@ -88,13 +95,15 @@ def selective_kl(
         true_R: (R,), int64, the true entry of each row.
         temperature: T > 0, of both softmaxes.
         ratio: part of the wrong rows that is kept.
+        standardize: bring each row of both to mean 0 and deviation 1 first.
 
     Returns:
         A scalar, float32 or float64, times T^2; zero where no row is kept.
     """
     kept_R = kept_rows(teacher_RC.detach(), true_R, ratio=ratio)
-    student_log_RC = log_probabilities(student_RC, temperature)
-    rows_R = kl_rows(student_log_RC, log_probabilities(teacher_RC.detach(), temperature))
+    student_log_RC = log_probabilities(student_RC, temperature, standardize=standardize)
+    teacher_log_RC = log_probabilities(teacher_RC.detach(), temperature, standardize=standardize)
+    rows_R = kl_rows(student_log_RC, teacher_log_RC)
     return temperature**2 * torch.where(kept_R, rows_R, 0.0).sum() / kept_R.sum().clamp(min=1)
 
 
@@ -138,6 +147,7 @@ class SSKD(Term):
             step.labels_B.repeat(len(PRETEXT)),
             temperature=self.section.transformed_temperature,
             ratio=self.section.transformed_ratio,
+            standardize=self.section.standardize,
         )
 
     def _on_similarities(self, step: Step) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.distillation.logit_cases import kl, probabilities
+from tests.distillation.logit_cases import kl, probabilities, z_score
 from tests.distillation.row import Case
 from tests.distillation.steps import Array, K, NumpyStep, Parameters
 
@@ -20,10 +20,11 @@ def pskd_formula(step: NumpyStep, before_NK: Array, alpha: float) -> float:
     return total / len(step.labels)
 
 
-def exit_formula(exit_BK: Array, step: NumpyStep, temperature: float) -> float:
+def exit_formula(exit_BK: Array, step: NumpyStep, temperature: float, *, standard: bool = False) -> float:
     total = 0.0
     for own_K, last_K, label in zip(exit_BK, step.student.logits(), step.labels, strict=True):
-        distance = kl(probabilities(last_K / temperature), probabilities(own_K / temperature))
+        p, q = (z_score(last_K), z_score(own_K)) if standard else (last_K, own_K)
+        distance = kl(probabilities(p / temperature), probabilities(q / temperature))
         total += temperature**2 * distance - np.log(probabilities(own_K)[label])
     return total / len(exit_BK)
 
@@ -75,6 +76,14 @@ OWN_CASES = (
         {"kind": "exits"},
         lambda s, p: exit_formula(exit_on_map(s.student.feature("stage1"), p, "exits.stage1"), s, 3.0),
         per_example=False,  # batch norm
+        smooth=False,  # no gradient to the last logits
+    ),
+    Case(
+        "exits standardized",
+        {"kind": "exits", "student_taps": ("pool",), "standardize": True},
+        lambda s, p: exit_formula(
+            linear(s.student.feature("pool"), p, "exits.pool.0"), s, 3.0, standard=True
+        ),
         smooth=False,  # no gradient to the last logits
     ),
     Case(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
-from tests.distillation.logit_cases import kd_formula, kl, probabilities
+from tests.distillation.logit_cases import kd_formula, kl, probabilities, standardized_kd_formula, z_score
 from tests.distillation.row import Case
 from tests.distillation.steps import OTHER_SHAPES, Array, NumpyStep, Parameters, Seen
 
@@ -28,9 +30,12 @@ def kept(ranks: list[int], ratio: float) -> list[int]:
     return correct + wrong[: int(ratio * len(wrong))]
 
 
-def selected_kl(student_RC: Array, teacher_RC: Array, true_R: list[int], t: float, ratio: float) -> float:
+def selected_kl(
+    student_RC: Array, teacher_RC: Array, true_R: list[int], t: float, ratio: float, *, standard: bool = False
+) -> float:
     rows = kept(ranked(teacher_RC, true_R), ratio)
-    return kd_formula(student_RC[rows], teacher_RC[rows], t)
+    formula = standardized_kd_formula if standard else kd_formula
+    return formula(student_RC[rows], teacher_RC[rows], t)
 
 
 def cosines(answer: Seen, parameters: Parameters, head: str) -> Array:
@@ -50,12 +55,15 @@ def sskd_formula(
     weights: tuple[float, float] = (2.7, 10.0),
     temperatures: tuple[float, float] = (4.0, 0.5),
     ratios: tuple[float, float] = (1.0, 0.75),
+    standard: bool = False,
 ) -> float:
     logits = [
         np.concatenate([answer.logits(view) for view in TURNS[1:]]) for answer in (step.student, step.teacher)
     ]
     labels = [int(label) for _ in TURNS[1:] for label in step.labels]
-    value = weights[0] * selected_kl(*logits, labels, temperatures[0], ratios[0]) if weights[0] else 0.0
+    value = 0.0
+    if weights[0]:
+        value = weights[0] * selected_kl(*logits, labels, temperatures[0], ratios[0], standard=standard)
     if weights[1]:
         student_RB = cosines(step.student, parameters, "student_head")
         teacher_RB = cosines(step.teacher, parameters, "teacher_head.head")
@@ -121,13 +129,14 @@ def hsakd_formula(
     temperature: float = 3.0,
     weights: tuple[float, float] = (1.0, 1.0),
     teacher_strides: list[Strides] = STRIDES,
+    formula: Callable[[Array, Array, float], float] = kd_formula,
 ) -> float:
     student, teacher = ([stacked(one, tap) for tap in TAPS] for one in (step.student, step.teacher))
     own = auxiliary(student, parameters, "student_head", STRIDES) if weights[0] else []
     others = auxiliary(teacher, parameters, "teacher_head.head", teacher_strides, trained=True) if own else []
-    value = sum(kd_formula(a, b, temperature) for (_, a), (_, b) in zip(own, others, strict=True))
+    value = sum(formula(a, b, temperature) for (_, a), (_, b) in zip(own, others, strict=True))
     networks = (np.concatenate([one.logits(view) for view in TURNS]) for one in (step.student, step.teacher))
-    return weights[0] * value + weights[1] * kd_formula(*networks, temperature)
+    return weights[0] * value + weights[1] * formula(*networks, temperature)
 
 
 TAPS = ("stage1", "stage2")
@@ -148,11 +157,12 @@ def lsskd_formula(
     *,
     temperature: float = 3.0,
     weights: tuple[float, float, float] = (1.0, 1.0, 1.0),
+    formula: Callable[[Array, Array, float], float] = kd_formula,
 ) -> float:
     features = [stacked(step.student, tap) for tap in TAPS]
     (e_first, z_first), (e_last, z_last) = auxiliary(features, parameters, "head", STRIDES)
     joint = joint_formula(z_first, step.labels) + joint_formula(z_last, step.labels)
-    transfer = kd_formula(z_first, z_last, temperature)
+    transfer = formula(z_first, z_last, temperature)
     alignment = float(((e_first - e_last) ** 2).mean())
     return weights[0] * joint + weights[1] * transfer + weights[2] * alignment
 
@@ -163,6 +173,7 @@ def sla_formula(
     *,
     temperature: float = 1.0,
     weights: tuple[float, float] = (1.0, 1.0),
+    standard: bool = False,
 ) -> float:
     joint_RJ = linear(stacked(step.student, "pool"), parameters, "head.0")
     size, classes = step.student.logits().shape
@@ -174,6 +185,8 @@ def sla_formula(
                 for k in range(classes)
             ]
         )
+        if standard:
+            aggregate_K, logits_K = z_score(aggregate_K), z_score(logits_K)
         p, q = probabilities(aggregate_K / temperature), probabilities(logits_K / temperature)
         total += temperature**2 * kl(p, q)
     return weights[0] * joint_formula(joint_RJ, step.labels) + weights[1] * total / size
@@ -181,6 +194,31 @@ def sla_formula(
 
 PRETEXT_CASES = (
     Case("sskd", {"kind": "sskd"}, sskd_formula, per_example=False),
+    Case(
+        "sskd standardized",
+        {"kind": "sskd", "standardize": True},
+        lambda s, p: sskd_formula(s, p, standard=True),
+        per_example=False,
+    ),
+    Case(
+        "hsakd standardized",
+        {"kind": "hsakd", "standardize": True, "temperature": 2.0},
+        lambda s, p: hsakd_formula(s, p, temperature=2.0, formula=standardized_kd_formula),
+        per_example=False,
+    ),
+    Case(
+        "lsskd standardized",
+        {"kind": "lsskd", "standardize": True, "temperature": 2.0},
+        lambda s, p: lsskd_formula(s, p, temperature=2.0, formula=standardized_kd_formula),
+        per_example=False,
+        smooth=False,  # no gradient to the deepest stage
+    ),
+    Case(
+        "sla standardized",
+        {"kind": "sla", "standardize": True},
+        lambda s, p: sla_formula(s, p, standard=True),
+        smooth=False,  # no gradient to the aggregated prediction
+    ),
     Case(
         "sskd few transformed",
         {"kind": "sskd", "transformed_ratio": 0.4, "transformed_temperature": 2.0, "similarity_weight": 0.0},

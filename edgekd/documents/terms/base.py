@@ -45,3 +45,10 @@ class TermSection(Section):
     def without_schedule(self) -> Self:
         """The same with its full weight in every epoch."""
         return self.model_copy(update={"start_epoch": 1, "ramp_epochs": 0.0, "decay": "constant"})
+
+
+class SoftTargetSection(TermSection):
+    """A term that has soft targets: a KL between softmaxes of logits."""
+
+    standardize: bool = False
+    """Bring the logits of each example to mean 0 and deviation 1 first (Sun et al. 2024); best at T = 2."""

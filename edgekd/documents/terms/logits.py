@@ -5,18 +5,16 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from edgekd.documents.numbers import NotNegative, Positive
-from edgekd.documents.terms.base import TermSection
+from edgekd.documents.terms.base import SoftTargetSection
 
 View = Literal["weak", "strong"]
 
 
-class LogitSection(TermSection):
+class LogitSection(SoftTargetSection):
     """What the terms that compare logits share."""
 
     view: View = "weak"
     """On which view of a batch the two networks are compared: the task's augmentation, or a stronger one."""
-    standardize: bool = False
-    """Bring the logits of each example to mean 0 and deviation 1 first (Sun et al. 2024); best at T = 2."""
 
 
 class KDTerm(LogitSection):

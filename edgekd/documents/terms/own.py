@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import model_validator
 
 from edgekd.documents.numbers import Fraction, Positive
-from edgekd.documents.terms.base import TermSection
+from edgekd.documents.terms.base import SoftTargetSection, TermSection
 
 
 class PSKDTerm(TermSection):
@@ -21,7 +21,7 @@ class PSKDTerm(TermSection):
     """Part of the target, in the last epoch, that is the network's own answer of the epoch before."""
 
 
-class ExitsTerm(TermSection):
+class ExitsTerm(SoftTargetSection):
     """Multi-exit self-distillation: classifiers on earlier stages learn from the labels and from the last."""
 
     tag: ClassVar[str] = "exits"

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 from pydantic import Field, model_validator
 
 from edgekd.documents.numbers import Fraction, NotNegative, Positive
-from edgekd.documents.terms.base import TermSection
+from edgekd.documents.terms.base import SoftTargetSection, TermSection
 from edgekd.documents.training import Training
 
 _Section = TypeVar("_Section", bound=TermSection)
@@ -60,7 +60,7 @@ class LongHeadTraining(HeadTraining):
     """Epochs at which a step schedule multiplies the rate by `gamma`; they fall before the last epoch."""
 
 
-class HeadedSection(TermSection):
+class HeadedSection(SoftTargetSection):
     """A term that needs a head on the frozen teacher, which is trained before the student."""
 
     head_training: HeadTraining = HeadTraining()
@@ -146,7 +146,7 @@ class HSAKDTerm(HeadedSection):
         return {**super().head(), "teacher_taps": list(self.teacher_taps)}
 
 
-class LSSKDTerm(TermSection):
+class LSSKDTerm(SoftTargetSection):
     """Every stage learns class and transformation, and from the deepest one; no teacher (LSSKD 2025)."""
 
     tag: ClassVar[str] = "lsskd"
@@ -169,7 +169,7 @@ class LSSKDTerm(TermSection):
         return _with_one_of(self, "joint_weight", "transfer_weight", "alignment_weight")
 
 
-class SLATerm(TermSection):
+class SLATerm(SoftTargetSection):
     """One joint classifier over class and transformation, aggregated; no teacher (SLA, Lee et al. 2020)."""
 
     tag: ClassVar[str] = "sla"
