@@ -221,7 +221,9 @@ def is_gone(process: int, within_s: float = 10.0) -> bool:
 def test_no_kit_outlives_a_host_that_is_interrupted_or_killed(folder, how):
     (folder / "job.json").write_text(job(folder, ENDLESS).to_json())
     host = (
-        "import sys; from pathlib import Path; from edgekd.devices.local import LocalDevice; "
+        # What is started in the background ignores SIGINT, and hands that on.
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from pathlib import Path; from edgekd.devices.local import LocalDevice; "
         "from edgekd.documents.job import Job; LocalDevice().run(Job.read(Path(sys.argv[1])), timeout_s=60)"
     )
     with subprocess.Popen(

@@ -137,8 +137,8 @@ def test_the_stages_of_different_arms_have_different_names():
         ("kd+reviewkdd", "arm 'kd+reviewkdd': there is no method 'reviewkdd'; did you mean 'reviewkd'?"),
         (
             "kd:tau=2",
-            "arm 'kd:tau=2': tau: unknown key; allowed: weight, start_epoch, ramp_epochs, decay, view, "
-            "standardize, kind, temperature",
+            "arm 'kd:tau=2': tau: unknown key; allowed: weight, start_epoch, ramp_epochs, decay, "
+            "standardize, view, kind, temperature",
         ),
         ("kd:temperature=-1", "arm 'kd:temperature=-1': temperature: found -1; more than 0 is expected"),
         ("kd:temperature=hot", "arm 'kd:temperature=hot': temperature: found 'hot'; a number is expected"),
