@@ -3,7 +3,7 @@
 Formula
     Over the last n = 6 validations, halves of 3: flagged where the mean of KL(teacher || student) falls from
     the first half to the second, and the mean top-1 falls by more than z = 1.64 binomial standard errors,
-    sqrt(2 p (1 - p) / N), with p the first half's top-1 and N the validation examples.
+    sqrt(2 p (1 - p) / N), with p the mean of both halves and N the validation examples.
 Source
     Tiapkin et al., "On Teacher Hacking in Language Model Distillation", arXiv 2502.02671, where the distance
     to the teacher falls on while the truth gets farther away; the rule is edgekd's own.
@@ -43,7 +43,8 @@ def imitation_flag(history: Sequence[EpochRecord], count: int) -> str | None:
     halves = (before, after)
     kl_before, kl_after = (_mean([record.validation_kl or 0.0 for record in half]) for half in halves)
     p, q = (_mean([record.validation_top1 or 0.0 for record in half]) for half in halves)
-    if kl_after >= kl_before or p - q <= _Z * math.sqrt(2 * p * (1 - p) / count):
+    middle = (p + q) / 2  # at p = 1 alone the noise would seem to be none
+    if kl_after >= kl_before or p - q <= _Z * math.sqrt(2 * middle * (1 - middle) / count):
         return None
     return (
         f"epochs {last[0].epoch} to {last[-1].epoch}: the student imitates the teacher better "
