@@ -126,11 +126,9 @@ class Objective(nn.Module):
         for part in self.parts:
             part.term.prepare(survey)
 
-    def memory(self) -> dict[str, tuple[str, ...]]:
-        """Part -> names, in the objective's state, of what it remembers of the training examples."""
-        return {
-            part.name: tuple(f"terms.{part.name}.{name}" for name in part.term.memory) for part in self.parts
-        }
+    def memory(self) -> set[str]:
+        """Names, in the objective's state, of what its terms remember of the training examples."""
+        return {f"terms.{part.name}.{name}" for part in self.parts for name in part.term.memory}
 
     def forward(self, step: Step) -> tuple[Tensor, Tensor]:
         """The sum over the parts, and the parts.

@@ -24,13 +24,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from edgekd.distillation.batch_relations import BatchRelations
 from edgekd.distillation.features import unit
-from edgekd.distillation.logits import widen
-from edgekd.distillation.pooling import vector_at
-from edgekd.distillation.setting import Setting
-from edgekd.distillation.step import TEACHER, Step
-from edgekd.distillation.term import Term
-from edgekd.documents.terms.features import PKTTerm
+from edgekd.distillation.step import Step
 
 _LEAST = 1e-7
 
@@ -46,26 +42,14 @@ def pkt_loss(student_BD: Tensor, teacher_BD: Tensor) -> Tensor:
     return F.kl_div(student_BB, teacher_BB, reduction="none", log_target=True).mean()
 
 
-class PKT(Term):
+class PKT(BatchRelations):
     """Neighborhoods within the batch."""
 
     smallest_batch = 2
 
-    def __init__(self, section: PKTTerm, setting: Setting) -> None:
-        """Raises UsageError: a tap does not exist."""
-        super().__init__()
-        self.section = section
-        teacher = setting.source(TEACHER, wanted_by=section.kind)
-        self._student = vector_at(setting.student, section.student_tap, wanted_by=section.kind)
-        self._teacher = vector_at(teacher, section.teacher_tap, wanted_by=section.kind)
-        self.sources = (TEACHER,)
-        self.student_taps, self.source_taps = (section.student_tap,), (section.teacher_tap,)
-
     def forward(self, step: Step) -> Tensor:
         """`pkt_loss` of the pooled features."""
-        student_BD = self._student.mean(widen(step.student.feature(self._student.tap)))
-        teacher_BD = self._teacher.mean(widen(step.sources[TEACHER].feature(self._teacher.tap)))
-        return pkt_loss(student_BD, teacher_BD)
+        return pkt_loss(*self.vectors(step))
 
 
 def _log_neighbors(rows_BD: Tensor) -> Tensor:

@@ -30,11 +30,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from edgekd.distillation.logits import widen
-from edgekd.distillation.pooling import vector_at
+from edgekd.distillation.batch_relations import BatchRelations
 from edgekd.distillation.setting import Setting
-from edgekd.distillation.step import TEACHER, Step
-from edgekd.distillation.term import Term
+from edgekd.distillation.step import Step
 from edgekd.documents.terms.features import RKDTerm
 
 _MOST_AT_ONCE = 2**24
@@ -71,26 +69,20 @@ def angle_loss(student_BD: Tensor, teacher_BD: Tensor, *, at_once: int = _MOST_A
     return torch.stack(parts).sum() / count**3
 
 
-class RKD(Term):
+class RKD(BatchRelations):
     """Distances and angles within the batch."""
 
     smallest_batch = 3
 
     def __init__(self, section: RKDTerm, setting: Setting) -> None:
         """Raises UsageError: a tap does not exist."""
-        super().__init__()
+        super().__init__(section, setting)
         self.section = section
-        teacher = setting.source(TEACHER, wanted_by=section.kind)
-        self._student = vector_at(setting.student, section.student_tap, wanted_by=section.kind)
-        self._teacher = vector_at(teacher, section.teacher_tap, wanted_by=section.kind)
-        self.sources = (TEACHER,)
-        self.student_taps, self.source_taps = (section.student_tap,), (section.teacher_tap,)
 
     def forward(self, step: Step) -> Tensor:
         """Weighted sum of `distance_loss` and `angle_loss`."""
         section = self.section
-        student_BD = self._student.mean(widen(step.student.feature(self._student.tap)))
-        teacher_BD = self._teacher.mean(widen(step.sources[TEACHER].feature(self._teacher.tap)))
+        student_BD, teacher_BD = self.vectors(step)
         distances = section.distance_weight * distance_loss(student_BD, teacher_BD)
         if not section.angle_weight:
             return distances

@@ -12,7 +12,7 @@ from edgekd.errors import UsageError
 
 State = Mapping[str, Tensor]
 
-_LOGITS_ALONE = "a term that compares logits of the example as it is: kd, js, dkd or dist"
+_LOGITS_ALONE = "a term that compares logits of the example as it is: kd, js, dkd, nkd, dist or meal"
 
 
 @dataclass(frozen=True)

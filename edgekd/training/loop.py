@@ -236,8 +236,7 @@ class Trainer:
 
     def _state(self) -> State:
         """A copy of what the best epoch leaves, on the CPU."""
-        remembered = {name for names in self._objective.memory().values() for name in names}
-        return State(_copy(self._network), _copy(self._objective, without=remembered))
+        return State(_copy(self._network), _copy(self._objective, without=self._objective.memory()))
 
     def _save(self, epoch: int, history: list[EpochRecord], best: EpochRecord, best_state: State) -> None:
         if self._fabric.is_global_zero:

@@ -116,7 +116,7 @@ def test_it_adds_up_with_other_terms_and_has_a_weight_and_a_number() -> None:
 def test_what_it_says_of_itself_counts() -> None:
     built = objective(own("memory"))
     (term,) = (part.term for part in built.parts)
-    assert built.memory() == {"python": ("terms.python.inner.seen_N",)}
+    assert built.memory() == {"terms.python.inner.seen_N"}
     assert set(built.state_dict()) == {"terms.python.inner.seen_N"}
     assert (built.sources, built.views) == (("self",), ("weak", "strong"))
     assert (built.student_taps, built.source_taps("self")) == (("pool",), ("stage1",))

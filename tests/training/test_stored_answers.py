@@ -132,7 +132,8 @@ def test_a_term_that_asks_for_more_is_refused(term: dict[str, object], message: 
     with pytest.raises(UsageError) as caught:
         build_objective(distillation(term), setting)
     assert str(caught.value) == (
-        f"{message}\n  try: a term that compares logits of the example as it is: kd, js, dkd or dist"
+        f"{message}\n"
+        "  try: a term that compares logits of the example as it is: kd, js, dkd, nkd, dist or meal"
     )
 
 
