@@ -18,12 +18,14 @@ from edgekd.documents.profile import Profile
 from edgekd.documents.recipe import Recipe
 from edgekd.documents.report import Report
 from edgekd.documents.run_log import RunLog
+from edgekd.documents.scheme import Scheme
 from edgekd.documents.spec import Spec
 from edgekd.documents.verdict import Verdict
 from edgekd.errors import UsageError
 
 DOCUMENTS: tuple[type[Document], ...] = (
     Recipe,
+    Scheme,
     Profile,
     Spec,
     Manifest,

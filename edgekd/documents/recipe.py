@@ -10,6 +10,8 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 from edgekd.documents.base import Document, Section
 from edgekd.documents.function import Argument as Argument
 from edgekd.documents.numbers import Fraction, NotNegative, Positive
+from edgekd.documents.quantization import Quantization as Quantization
+from edgekd.documents.quantization import QuantizedTraining as QuantizedTraining
 from edgekd.documents.teacher import Teacher as Teacher
 from edgekd.documents.terms import ExitsTerm, KDTerm, Term
 from edgekd.documents.training import Devices as Devices
@@ -134,52 +136,6 @@ class Distillation(Section):
     def needs_teacher(self) -> bool:
         """Whether a term that has a weight reads the recipe's teacher."""
         return any(term.weight and term.needs_teacher for term in self.terms)
-
-
-class QuantizedTraining(Section):
-    """Quantization-aware distillation: fine-tuning with fake quantization in the loop."""
-
-    epochs: Annotated[int, Field(ge=0)] = 6
-    """Passes over the training set; 0 ships the calibrated (PTQ) student."""
-    batch_size: Annotated[int, Field(ge=2)] = 128
-    """Examples in a step."""
-    optimizer: Literal["sgd", "adamw"] = "sgd"
-    """SGD with Nesterov momentum, or AdamW."""
-    learning_rate: Positive = 1e-3
-    """Peak learning rate: about one percent of the one the student was trained with."""
-    momentum: Fraction = 0.9
-    """Momentum of SGD."""
-    weight_decay: NotNegative = 5e-4
-    """Weight decay; scales have none."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Arithmetic of the training; fake quantization itself is always done in fp32."""
-    devices: Devices = "auto"
-    """GPUs to share each batch (DDP), or processes where there is no GPU; auto is one."""
-    freeze_scales_after: Fraction = 0.5
-    """Part of the epochs after which activation scales no longer move."""
-    label_weight: NotNegative = 0.1
-    """Factor of the cross-entropy with the labels."""
-    self_weight: NotNegative = 1.0
-    """Factor of KD from the student's own fp32 weights (self-teacher)."""
-    self_temperature: Positive = 2.0
-    """Temperature of that KD."""
-    teacher_weight: NotNegative = 0.5
-    """Factor of the recipe's distillation terms, from the teacher."""
-
-    @model_validator(mode="after")
-    def _something_to_learn(self) -> QuantizedTraining:
-        if not (self.label_weight or self.self_weight or self.teacher_weight):
-            raise ValueError("every weight is zero: nothing would be learned")
-        return self
-
-
-class Quantization(Section):
-    """Int8: symmetric weights per output channel, symmetric activations per tensor."""
-
-    calibration_examples: Annotated[int, Field(ge=1)] = 512
-    """Training examples, without augmentation, that set the activation scales."""
-    training: QuantizedTraining = QuantizedTraining()
-    """The fine-tuning after calibration."""
 
 
 class Target(Section):

@@ -19,7 +19,8 @@ from dataclasses import dataclass, field
 
 from torch import fx
 
-from edgekd.quantization.operations import is_tensor, operation_of
+from edgekd.documents.scheme import Scheme
+from edgekd.quantization.operations import is_tensor, label_of, operation_of
 
 _WEIGHTED = ("conv", "linear")
 _JOINS = ("matmul", "add", "mul", "cat")
@@ -42,14 +43,15 @@ class Placement:
     """Tensors behind pooling or reshaping, and the producer whose quantizer is repeated there."""
 
 
-def place(graph: fx.GraphModule) -> Placement:
-    """Placement for an annotated, canonical graph with batch norm folded."""
+def place(graph: fx.GraphModule, scheme: Scheme | None = None) -> Placement:
+    """Placement for an annotated, canonical graph with batch norm folded; all in int8 without a scheme."""
+    floats = {name for name, precision in scheme.layers.items() if precision == "float"} if scheme else set()
     operations = {node: operation_of(graph, node) for node in graph.graph.nodes}
     active = _active(operations)
     producers: set[fx.Node] = set()
     placement = Placement()
     for node in operations:
-        operands = _operands(node, operations, active)
+        operands = [] if layer_of(node) in floats else _operands(node, operations, active)
         if not operands:
             continue
         if operations[node] in _WEIGHTED:
@@ -62,6 +64,11 @@ def place(graph: fx.GraphModule) -> Placement:
         node: _never_negative(node, operations) for node in operations if node in producers
     }
     return placement
+
+
+def layer_of(node: fx.Node) -> str:
+    """Name of a node in schemes: the path of its module, or where in the network it is."""
+    return str(node.target) if node.op == "call_module" else label_of(node)
 
 
 def _active(operations: dict[fx.Node, str]) -> set[fx.Node]:

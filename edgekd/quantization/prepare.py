@@ -11,12 +11,15 @@ from __future__ import annotations
 
 from torch import Tensor, fx, nn
 
+from edgekd.documents.base import nearest
+from edgekd.documents.scheme import Scheme
+from edgekd.errors import UsageError
 from edgekd.quantization.canonical import canonicalize, free_path, replace_with_relu, settle
 from edgekd.quantization.fake_quant import ActivationQuantizer, WeightQuantizer
 from edgekd.quantization.fold import fold_batch_norm
 from edgekd.quantization.network import QuantizedNetwork
 from edgekd.quantization.operations import annotate, label_of
-from edgekd.quantization.place import Placement, place
+from edgekd.quantization.place import Placement, layer_of, place
 from edgekd.quantization.trace import trace
 
 
@@ -38,20 +41,24 @@ def fold_network(network: nn.Module, example_x: Tensor) -> fx.GraphModule:
     return _compact(graph)
 
 
-def prepare(network: nn.Module, example_x: Tensor) -> QuantizedNetwork:
+def prepare(network: nn.Module, example_x: Tensor, scheme: Scheme | None = None) -> QuantizedNetwork:
     """A copy of the network, folded, with fake quantizers in place and all of them off.
 
     Args:
         network: takes one tensor (B, ...) and returns logits (B, K); it is left as it is.
         example_x: a batch (B, ...) on the network's device.
+        scheme: how it is quantized; int8 throughout when not given.
 
     Raises:
         NetworkError: the network cannot be traced (names the module and the line).
+        UsageError: the scheme names layers that the network does not have.
     """
+    scheme = scheme or Scheme()
     graph = fold_network(network, example_x)
     replace_with_relu(graph)
     annotate(graph, example_x)
-    placement = place(graph)
+    _check_layers(graph, scheme)
+    placement = place(graph, scheme)
     paths = {node: _add_quantizer(graph, node, sign) for node, sign in placement.producers.items()}
     quantized = {node: _quantize(node, path) for node, path in paths.items()}
     for node, producer in placement.repeats.items():
@@ -60,6 +67,15 @@ def prepare(network: nn.Module, example_x: Tensor) -> QuantizedNetwork:
         _quantize_weight(graph, node, placement, paths)
     settle(graph)
     return QuantizedNetwork(_compact(graph)).requires_grad_(True)
+
+
+def _check_layers(graph: fx.GraphModule, scheme: Scheme) -> None:
+    known = tuple(dict.fromkeys(layer_of(node) for node in graph.graph.nodes))
+    unknown = [name for name in scheme.layers if name not in known]
+    if unknown:
+        problems = [f"there is no layer '{name}'{nearest(name, known)}" for name in unknown]
+        message = "\n  ".join(["does not fit the network", *problems])
+        raise UsageError(message, where="scheme.layers")
 
 
 def _add_quantizer(graph: fx.GraphModule, node: fx.Node, non_negative: bool) -> str:
