@@ -53,7 +53,7 @@ def test_a_fresh_environment_finds_every_shipped_file(wheel, tmp_path):
     done = subprocess.run([python, "-c", code], check=True, cwd=tmp_path, capture_output=True, text=True)
     found = set(done.stdout.split())
     assert found == shipped_files()
-    assert {"export/kit/run.py", "export/specs/tensorrt.toml", "profiles/nvidia-l4.toml"} <= found
+    assert {"export/kit/run.py", "export/specs/tensorrt-s8.toml", "profiles/nvidia-l4.toml"} <= found
 
 
 def test_the_wheel_carries_the_starter_recipes_and_the_type_marker(wheel):

@@ -17,6 +17,8 @@ training = { epochs = 3, batch_size = 64 }
 
 [quantization]
 calibration_examples = 256
+calibrators = ["max"]
+arms = ["qad"]
 training = { epochs = 1 }
 
 [[targets]]

@@ -26,6 +26,7 @@ COMMANDS = {
     "bench": "Measure the latency of a graph, a bundle or a run.",
     "gate": "Judge a finished run again.",
     "audit": "Say which operators of a graph really run in int8.",
+    "sensitivity": "Find the layers that cannot be quantized, and spare them.",
     "compare": "Train one student by several methods, side by side.",
     "methods": "List and show the distillation methods of the literature.",
     "devices": "List, show and check device profiles.",

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from edgekd.cli import screen
+from edgekd.devices.isa import int8_warning
 from edgekd.devices.local import LocalDevice
 from edgekd.devices.profiles import (
     LOCAL,
@@ -64,7 +65,7 @@ def list_(as_json: AsJson = False) -> None:
 
 @app.command()
 def show(name: Name, as_json: AsJson = False) -> None:
-    """Show what a profile says, each number with its source."""
+    """Show what a profile says, each number with its source, and warn where int8 may not pay."""
     profile, point = _load(name)
     if as_json:
         screen.show_json(_data(profile))
@@ -77,6 +78,8 @@ def show(name: Name, as_json: AsJson = False) -> None:
         screen.show_table(("number", "value", "provenance", "source"), figures, right=("value",))
     if profile.notes:
         screen.show("\n" + "\n".join(f"- {line}" for line in profile.notes))
+    if (line := int8_warning(profile, "onnxruntime")) is not None:
+        screen.warning(line)
 
 
 @app.command()

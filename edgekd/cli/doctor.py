@@ -17,9 +17,9 @@ import typer
 
 from edgekd import __version__
 from edgekd.cli import screen
+from edgekd.devices.isa import INT8_MEANING, int8_instruction, int8_warning
 from edgekd.devices.local import LocalDevice
-from edgekd.devices.profiles import best_match, int8_instruction, list_profiles
-from edgekd.documents.profile import Int8Instruction
+from edgekd.devices.profiles import best_match, list_profiles, local_profile
 from edgekd.documents.run_log import Facts
 from edgekd.errors import EdgekdError, MissingError
 from edgekd.extras import install_line, is_installed
@@ -49,16 +49,6 @@ EXTRAS = {
     "tensorrt-rtx": (("tensorrt_rtx",), "engines built without a GPU"),
 }
 """Extra -> the modules that it brings, and what they are for."""
-
-INT8_MEANING: dict[Int8Instruction, str] = {
-    "amx": "AMX: int8 pays, most of all in matrix products",
-    "vnni": "VNNI: int8 pays",
-    "avx2": "AVX2 without VNNI: int8 gains less, and U8S8 products may saturate",
-    "i8mm": "i8mm: int8 pays",
-    "dotprod": "asimddp (SDOT): int8 pays",
-    "neon": "NEON without a dot product: int8 may not pay",
-    "none": "no known dot product: int8 may not pay",
-}
 
 
 @dataclass(frozen=True)
@@ -160,13 +150,15 @@ def _missing() -> dict[str, str]:
 
 
 def _warnings(facts: Facts) -> Iterator[str]:
-    """What makes latencies of this machine less certain."""
+    """What makes latencies of this machine less certain, and why int8 may not pay on it."""
     if facts.governor not in (None, "performance"):
         yield f"the frequency governor is {facts.governor}: clocks move; performance holds them"
     if facts.cgroup_cpus is not None and facts.cgroup_cpus < facts.cores:
         yield f"a quota of {facts.cgroup_cpus:g} processors holds here: threads beyond it are paused"
     if facts.hypervisor:
         yield "the machine is virtual: other guests can take its time (steal)"
+    if (line := int8_warning(local_profile(facts), "onnxruntime")) is not None:
+        yield line
 
 
 def _show(found: Examination) -> None:

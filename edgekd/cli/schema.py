@@ -19,6 +19,7 @@ from edgekd.documents.recipe import Recipe
 from edgekd.documents.report import Report
 from edgekd.documents.run_log import RunLog
 from edgekd.documents.scheme import Scheme
+from edgekd.documents.sensitivity import Sensitivity
 from edgekd.documents.spec import Spec
 from edgekd.documents.verdict import Verdict
 from edgekd.errors import UsageError
@@ -37,6 +38,7 @@ DOCUMENTS: tuple[type[Document], ...] = (
     Audit,
     EngineRecord,
     Comparison,
+    Sensitivity,
 )
 KINDS = {document.title.replace(" ", "-"): document for document in DOCUMENTS}
 

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 
+from edgekd.conversion.avx2.weights import weight_can_saturate
 from edgekd.conversion.graph_view import WEIGHTED_OPS, GraphView, attribute, label, views
-from edgekd.documents.spec import Spec
+from edgekd.documents.spec import Quantizers, Spec
 from edgekd.errors import BundleError, ConversionError
 from edgekd.runtimes.graph_file import load_graph
 
@@ -48,18 +49,23 @@ def check_graph(model: onnx.ModelProto, spec: Spec, where: str | Path) -> None:
     ) as error:
         raise ConversionError(f"is not a valid ONNX graph: {_first_line(error)}", where=where) from None
     problems = list(_opset(model, spec))
-    for view in views(model):
-        for node in view.graph.node:
-            match node.op_type:
-                case "QuantizeLinear":
-                    problems += _quantizer(view, node, spec)
-                case "DequantizeLinear":
-                    problems += _dequantizer(view, node, spec)
-        problems += _shared(view, spec)
+    if spec.quantizers is not None:
+        problems += _quantizers(model, spec.quantizers)
     if problems:
         count = "1 rule" if len(problems) == 1 else f"{len(problems)} rules"
         message = "\n  ".join([f"breaks {count} of the dialect {spec.dialect}", *problems])
         raise ConversionError(message, where=where)
+
+
+def _quantizers(model: onnx.ModelProto, rules: Quantizers) -> Iterator[str]:
+    for view in views(model):
+        for node in view.graph.node:
+            match node.op_type:
+                case "QuantizeLinear":
+                    yield from _quantizer(view, node, rules)
+                case "DequantizeLinear":
+                    yield from _dequantizer(view, node, rules)
+        yield from _shared(view, rules)
 
 
 def _opset(model: onnx.ModelProto, spec: Spec) -> Iterator[str]:
@@ -69,11 +75,11 @@ def _opset(model: onnx.ModelProto, spec: Spec) -> Iterator[str]:
         yield f"opset {found}; wanted: {spec.opset}"
 
 
-def _quantizer(view: GraphView, node: onnx.NodeProto, spec: Spec) -> Iterator[str]:
+def _quantizer(view: GraphView, node: onnx.NodeProto, rules: Quantizers) -> Iterator[str]:
     """An activation's quantizer: per tensor, with a dtype and zero point that the runtime has kernels for."""
     where = f"QuantizeLinear '{label(node)}'"
     if view.is_constant(node.input[0]):
-        yield f"{where}: quantizes a constant; wanted: the constant in {spec.quantizers.weight_dtype}"
+        yield f"{where}: quantizes a constant; wanted: the constant in {' or '.join(rules.weight_dtypes)}"
     yield from _scale(view, node, where)
     scale = view.constant(node.input[1])
     if scale is not None and scale.size != 1:
@@ -82,15 +88,14 @@ def _quantizer(view: GraphView, node: onnx.NodeProto, spec: Spec) -> Iterator[st
     if readers or view.is_output(node.output[0]):
         found = ", ".join(sorted(readers)) or "the graph's output"
         yield f"{where}: is read by {found}; wanted: DequantizeLinear alone"
-    yield from _zero_point(view, node, spec, where)
+    yield from _zero_point(view, node, rules, where)
 
 
-def _zero_point(view: GraphView, node: onnx.NodeProto, spec: Spec, where: str) -> Iterator[str]:
+def _zero_point(view: GraphView, node: onnx.NodeProto, rules: Quantizers, where: str) -> Iterator[str]:
     zero_point = zero_point_of(view, node)
     if zero_point is None:
         yield f"{where}: its zero point is missing or not a constant"
         return
-    rules = spec.quantizers
     if zero_point.dtype.name not in rules.activation_dtypes:
         yield f"{where}: {zero_point.dtype.name}; allowed: {', '.join(rules.activation_dtypes)}"
     bad = sorted({int(value) for value in zero_point.flat} - set(rules.activation_zero_points))
@@ -99,31 +104,35 @@ def _zero_point(view: GraphView, node: onnx.NodeProto, spec: Spec, where: str) -
         yield f"{where}: zero point {', '.join(map(str, bad))}; allowed: {allowed}"
 
 
-def _dequantizer(view: GraphView, node: onnx.NodeProto, spec: Spec) -> Iterator[str]:
+def _dequantizer(view: GraphView, node: onnx.NodeProto, rules: Quantizers) -> Iterator[str]:
     """A DequantizeLinear undoes a QuantizeLinear, or opens a constant weight or bias."""
     where = f"DequantizeLinear '{label(node)}'"
     yield from _scale(view, node, where)
     source = view.producer(node.input[0])
     codes = view.constant(node.input[0])
     if source is not None and source.op_type == "QuantizeLinear":
-        if not _same_grid(view, source, node):
+        if not _same_grid(view, source, node, any_scale=rules.factors):
             yield f"{where}: its scale or zero point is not that of '{label(source)}'"
     elif codes is None:
         yield f"{where}: reads neither a quantized tensor nor a constant"
     elif codes.dtype == np.int32:
-        yield from _bias(view, node, spec, where)
+        yield from _bias(view, node, rules, where)
+    elif codes.ndim == 0:  # the other operand of an addition or a product of codes
+        yield from _zero_point(view, node, rules, where)
     else:
-        yield from _weight(view, node, codes, spec, where)
+        yield from _weight(view, node, codes, rules, where)
 
 
 def _weight(
-    view: GraphView, node: onnx.NodeProto, codes: np.ndarray, spec: Spec, where: str
+    view: GraphView, node: onnx.NodeProto, codes: np.ndarray, rules: Quantizers, where: str
 ) -> Iterator[str]:
-    if codes.dtype.name != spec.quantizers.weight_dtype:
-        yield f"{where}: a weight in {codes.dtype.name}; allowed: {spec.quantizers.weight_dtype}"
-    zero_point = zero_point_of(view, node)
-    if len(node.input) > 2 and node.input[2] and (zero_point is None or zero_point.any()):
-        yield f"{where}: a weight with a zero point other than 0"
+    if codes.dtype.name not in rules.weight_dtypes:
+        yield f"{where}: a weight in {codes.dtype.name}; allowed: {', '.join(rules.weight_dtypes)}"
+    is_unsigned = codes.dtype == np.uint8 and "uint8" in rules.weight_dtypes
+    yield from _weight_zero_point(view, node, 128 if is_unsigned else 0, where)
+    exact = codes.dtype != np.int8 or rules.saturating_weights
+    if not exact and weight_can_saturate(view, node.output[0], codes):
+        yield f"{where}: an int8 weight that saturates on AVX2 without VNNI; wanted: uint8"
     axis, scale = _channel_axis(view, node.output[0], codes.ndim), view.constant(node.input[1])
     if axis is None or scale is None:
         return
@@ -133,11 +142,19 @@ def _weight(
         yield f"{where}: a weight with {per}; wanted: a scale for each output channel, axis {axis}"
 
 
-def _bias(view: GraphView, node: onnx.NodeProto, spec: Spec, where: str) -> Iterator[str]:
+def _weight_zero_point(view: GraphView, node: onnx.NodeProto, wanted: int, where: str) -> Iterator[str]:
+    """A zero point that is left out is 0."""
+    zero_point = zero_point_of(view, node)
+    given = len(node.input) > 2 and node.input[2] != ""
+    if (given or wanted) and (zero_point is None or (zero_point != wanted).any()):
+        yield f"{where}: a weight with a zero point other than {wanted}"
+
+
+def _bias(view: GraphView, node: onnx.NodeProto, rules: Quantizers, where: str) -> Iterator[str]:
     """An int32 bias is added to the accumulator as it is: its scale must be that of input times weight."""
     for reader in view.consumers.get(node.output[0], []):
-        if reader.op_type not in spec.quantizers.int32_bias_ops or reader.input[2:3] != [node.output[0]]:
-            allowed = ", ".join(spec.quantizers.int32_bias_ops) or "none"
+        if reader.op_type not in rules.int32_bias_ops or reader.input[2:3] != [node.output[0]]:
+            allowed = ", ".join(rules.int32_bias_ops) or "none"
             yield f"{where}: an int32 constant for {reader.op_type}; allowed for the bias of: {allowed}"
         elif not _is_accumulator_scale(view, node, reader):
             yield f"{where}: its scale is not that of input times weight of '{label(reader)}'"
@@ -163,8 +180,8 @@ def _scale(view: GraphView, node: onnx.NodeProto, where: str) -> Iterator[str]:
         yield f"{where}: a scale that is not a positive number"
 
 
-def _shared(view: GraphView, spec: Spec) -> Iterator[str]:
-    if not spec.quantizers.shared_quantizer:
+def _shared(view: GraphView, rules: Quantizers) -> Iterator[str]:
+    if not rules.shared_quantizer:
         return
     for name, readers in view.consumers.items():
         quantizers = [node for node in readers if node.op_type == "QuantizeLinear" and node.input[0] == name]
@@ -177,8 +194,12 @@ def zero_point_of(view: GraphView, node: onnx.NodeProto) -> np.ndarray | None:
     return view.constant(node.input[2]) if len(node.input) > 2 else None
 
 
-def _same_grid(view: GraphView, quantizer: onnx.NodeProto, dequantizer: onnx.NodeProto) -> bool:
-    for one, other in zip(quantizer.input[1:3], dequantizer.input[1:3], strict=False):
+def _same_grid(
+    view: GraphView, quantizer: onnx.NodeProto, dequantizer: onnx.NodeProto, *, any_scale: bool
+) -> bool:
+    """Whether codes are opened with the scale and zero point that they were made with."""
+    first = 2 if any_scale else 1
+    for one, other in zip(quantizer.input[first:3], dequantizer.input[first:3], strict=False):
         if one == other:
             continue
         left, right = view.constant(one), view.constant(other)

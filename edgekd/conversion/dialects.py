@@ -5,10 +5,12 @@ Conv, Relu and QuantizeLinear only where the quantizer makes the Relu redundant:
 type's least value (IsClipMadeRedundantByQ in onnxruntime's qdq_util). So a tensor that cannot be negative
 gets uint8 with zero point 0, any other uint8 with zero point 128, the same grid moved; the scales stay.
 A Gemm whose output stays float becomes QGemm only with an int32 bias, at the scale of input times weight.
+For AVX2 without VNNI, which saturates on pairs of U8S8 products, such weights move to uint8 as well.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import assert_never
 
@@ -16,10 +18,15 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from edgekd.conversion.avx2.weights import weight_can_saturate
 from edgekd.conversion.check_graph import check_graph
 from edgekd.conversion.graph_view import GraphView, attribute, views
+from edgekd.conversion.hard_swish import write_hard_swish_in_int8
+from edgekd.conversion.int4_weights import pack_int4
+from edgekd.conversion.pad_channels import pad_channels
 from edgekd.conversion.specs import load_spec
-from edgekd.documents.spec import Dialect
+from edgekd.documents.rewrites import resolve
+from edgekd.documents.spec import Int8Dialect
 from edgekd.errors import ConversionError
 from edgekd.files import write_bytes
 
@@ -35,12 +42,21 @@ _CARRY_ALL = frozenset({"Concat", "Add", "Mul"})
 _INT32_MAX = 2**31 - 1
 
 
-def to_dialect(canonical: onnx.ModelProto, dialect: Dialect) -> onnx.ModelProto:
+def to_dialect(
+    canonical: onnx.ModelProto, dialect: Int8Dialect, rewrites: Mapping[str, bool] = {}
+) -> onnx.ModelProto:
     """A copy of the canonical graph in a dialect; the canonical graph itself is left as it is.
 
+    Args:
+        canonical: what `export_int8` writes.
+        dialect: the form to write.
+        rewrites: a scheme's choices of rewrites (documents/rewrites.py); the others as by default.
+
     Raises:
+        UsageError: a name is no rewrite.
         ConversionError: the graph is not canonical; the message names every node that is not.
     """
+    wanted = resolve(rewrites)
     if len(list(views(canonical))) > 1:
         raise ConversionError("has an If, a Loop or a Scan", where="canonical graph")
     check_graph(canonical, load_spec("tensorrt"), "canonical graph")
@@ -49,10 +65,16 @@ def to_dialect(canonical: onnx.ModelProto, dialect: Dialect) -> onnx.ModelProto:
     match dialect:
         case "tensorrt-s8":
             pass
-        case "onnxruntime-u8":
+        case "onnxruntime-u8" | "onnxruntime-u8u8":
             _use_unsigned_activations(model.graph)
+            write_hard_swish_in_int8(model.graph)
+            if wanted["pad_channels"]:
+                pad_channels(model.graph)
+            if dialect == "onnxruntime-u8u8":
+                _use_unsigned_weights(model.graph)
             _quantize_gemm_biases(model.graph)
             _drop_unused_initializers(model.graph)
+            pack_int4(model.graph)
         case _:
             assert_never(dialect)
     return model
@@ -110,6 +132,27 @@ def _use_unsigned_activations(graph: onnx.GraphProto) -> None:
     for info in graph.value_info:
         if info.name in unsigned:
             info.type.tensor_type.elem_type = onnx.TensorProto.UINT8
+
+
+def _use_unsigned_weights(graph: onnx.GraphProto) -> None:
+    """int8 weights that saturate in unsigned codes: the same grid, moved up by 128 as their zero point is.
+
+    Those that cannot saturate stay as they are, for their kernels are the faster ones.
+    """
+    view = GraphView.of(graph)
+    moved: dict[tuple[str, str], list[str]] = {}
+    for node in graph.node:
+        codes = view.constant(node.input[0]) if node.op_type == "DequantizeLinear" else None
+        if codes is None or codes.dtype != np.int8 or not weight_can_saturate(view, node.output[0], codes):
+            continue
+        key = node.input[0], node.input[1]
+        if key not in moved:
+            moved[key] = [_new_name(view, f"{key[0]}_uint8_{len(moved)}{end}") for end in ("", "_zero_point")]
+            zero_points = np.full_like(view.constant(key[1]), 128, np.uint8)
+            values = codes.view(np.uint8) ^ np.uint8(128), zero_points
+            for name, value in zip(moved[key], values, strict=True):
+                graph.initializer.append(numpy_helper.from_array(value, name))
+        node.input[:] = [moved[key][0], node.input[1], moved[key][1]]
 
 
 def _quantize_gemm_biases(graph: onnx.GraphProto) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
+from onnx import TensorProto, numpy_helper
 
 WEIGHTED_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 """The standard operators that hold a network's weights: convolutions and matrix products."""
@@ -52,13 +52,29 @@ class GraphView:
         return self.outer.producer(name)
 
     def constant(self, name: str) -> np.ndarray | None:
-        """Value of an initializer or of a Constant node that holds a tensor; None for anything else."""
+        """Value of an initializer or of a Constant node that holds a tensor; None for anything else.
+
+        A weight of 4 bits that a Cast widens to int8 is what the Cast makes of it. A tensor that was left in
+        another file has no value here: nothing follows a graph to other files.
+        """
         if name in self.initializers:
+            if self.initializers[name].data_location == TensorProto.EXTERNAL:
+                return None
             return np.asarray(numpy_helper.to_array(self.initializers[name]))
         node = self.producers.get(name)
+        if node is not None and node.op_type == "Cast":
+            return self._widened(node)
         if node is not None and node.op_type == "Constant":
             return _constant_value(node)
         return self.outer.constant(name) if node is None and self.outer is not None else None
+
+    def _widened(self, cast: onnx.NodeProto) -> np.ndarray | None:
+        packed = self.initializers.get(cast.input[0])
+        if packed is None or packed.data_type != TensorProto.INT4:
+            return None
+        if attribute(cast, "to", TensorProto.UNDEFINED) != TensorProto.INT8:
+            return None
+        return np.asarray(numpy_helper.to_array(packed)).astype(np.int8)
 
     def is_constant(self, name: str) -> bool:
         """Whether a tensor is the same in every run: a constant, or computed from constants alone."""

@@ -30,10 +30,11 @@ from edgekd.errors import ConversionError
 from edgekd.files import write_bytes
 from edgekd.quantization.canonical import settle
 from edgekd.quantization.fake_quant import ActivationQuantizer, WeightQuantizer, apply_op
+from edgekd.quantization.hard_swish import Int8HardSwish
 from edgekd.quantization.network import QuantizedNetwork
 from edgekd.quantization.operations import global_average_pool
 from edgekd.quantization.prepare import fold_network
-from edgekd.quantization.scheme import activation_scale, weight_codes
+from edgekd.quantization.scheme import activation_scale
 from edgekd.quantization.trace import attribute_of
 
 OUTPUT = "logits"
@@ -108,6 +109,7 @@ class _QuantizeDequantize(nn.Module):
 class _QuantizedOp(nn.Module):
     """Stands for a convolution or linear map: its weight is int8 codes behind a DequantizeLinear."""
 
+    bias: Tensor | None
     codes: Tensor
     scale_O: Tensor
     zero_point_O: Tensor
@@ -115,15 +117,16 @@ class _QuantizedOp(nn.Module):
     def __init__(self, quantizer: WeightQuantizer, input_amax: Tensor) -> None:
         super().__init__()
         self.op = quantizer.op
+        _, bias = quantizer.shipped()
+        self.register_buffer("bias", None if bias is None else bias.detach())
         scale_O = quantizer.weight_scale(input_amax)
-        codes = weight_codes(quantizer.op.weight.detach(), scale_O)
-        self.register_buffer("codes", codes)
+        self.register_buffer("codes", quantizer.codes(input_amax))
         self.register_buffer("scale_O", scale_O)
         self.register_buffer("zero_point_O", torch.zeros_like(scale_O, dtype=torch.int8))
 
     def forward(self, x: Tensor) -> Tensor:
         weight = _dequantize(self.codes, self.scale_O, self.zero_point_O, {"axis": 0})
-        return apply_op(self.op, x, weight, self.op.bias)
+        return apply_op(self.op, x, weight, self.bias)
 
 
 def _dequantize(codes: Tensor, scale: Tensor, zero_point: Tensor, axis: dict[str, Any]) -> Tensor:
@@ -161,6 +164,8 @@ def _with_qdq(quantized: fx.GraphModule) -> fx.GraphModule:
     for path, module in list(graph.named_modules()):
         if isinstance(module, ActivationQuantizer):
             graph.set_submodule(path, _QuantizeDequantize(module))
+        elif isinstance(module, Int8HardSwish):
+            module.quantizing = False  # its grid is that of one dialect, which writes it itself
     return graph
 
 
@@ -176,11 +181,20 @@ def _export(graph: fx.GraphModule, input: InputSpec, path: Path, opset: int) -> 
         if node.target is global_average_pool:
             node.target = _global_average_pool
     graph.recompile()
-    model = _to_proto(graph, torch.zeros(_EXAMPLES, *input.shape), input.name, opset)
-    write_bytes(path, _anonymous(_named_by_module(model)).SerializeToString(deterministic=True))
+    write_bytes(path, onnx_of(graph, input, opset=opset).SerializeToString(deterministic=True))
 
 
-def _to_proto(graph: fx.GraphModule, x: Tensor, input_name: str, opset: int) -> onnx.ModelProto:
+def onnx_of(network: nn.Module, input: InputSpec, *, opset: int) -> onnx.ModelProto:
+    """A network on the CPU, in evaluation, as the exporter writes it: any batch, nodes named after modules.
+
+    Raises:
+        ConversionError: the network cannot be written as ONNX.
+    """
+    model = _to_proto(network, torch.zeros(_EXAMPLES, *input.shape), input.name, opset)
+    return _anonymous(_named_by_module(model))
+
+
+def _to_proto(graph: nn.Module, x: Tensor, input_name: str, opset: int) -> onnx.ModelProto:
     try:
         with _quiet():
             program = torch.onnx.export(

@@ -11,8 +11,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgekd.devices.isa import int8_instruction
 from edgekd.documents.base import nearest
-from edgekd.documents.profile import Cpu, Detect, Figure, Gpu, Int8Instruction, Profile, ProfileRuntime
+from edgekd.documents.profile import Cpu, Detect, Figure, Gpu, Profile, ProfileRuntime
 from edgekd.documents.run_log import Facts
 from edgekd.errors import DocumentError, UsageError
 from edgekd.shipped import shipped
@@ -20,16 +21,6 @@ from edgekd.units import format_bytes
 
 LOCAL = "local"
 """Name of the profile of the machine at hand, which has no file."""
-
-_INT8_FEATURES: tuple[tuple[Int8Instruction, frozenset[str]], ...] = (
-    ("amx", frozenset({"amx_int8"})),
-    ("vnni", frozenset({"avx512_vnni", "avx_vnni"})),
-    ("avx2", frozenset({"avx2"})),
-    ("i8mm", frozenset({"i8mm"})),
-    ("dotprod", frozenset({"asimddp"})),
-    ("neon", frozenset({"asimd"})),
-)
-"""Best first. Names of features as in Linux's /proc/cpuinfo."""
 
 
 @dataclass(frozen=True)
@@ -124,12 +115,6 @@ def default_point(profile: Profile) -> str | None:
 def target_sm(profile: Profile) -> int | None:
     """Compute capability of the profile's GPU without the point, such as 87; None without a GPU."""
     return None if profile.gpu is None else profile.gpu.sm
-
-
-def int8_instruction(isa: Iterable[str]) -> Int8Instruction:
-    """The best instruction for int8 products among some instruction-set features."""
-    features = frozenset(isa)
-    return next((name for name, any_of in _INT8_FEATURES if any_of & features), "none")
 
 
 def mismatches(profile: Profile, facts: Facts) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -50,8 +50,8 @@ class Manifest(Document):
     """The runtime that the bundle is for."""
     dialect: Dialect
     """Form of the graph."""
-    saturation: Saturation
-    """Range at which non-negative activations saturate."""
+    saturation: Saturation | Literal["none"]
+    """Range at which non-negative activations saturate; none without int8."""
     opset: int
     """ONNX opset of the graph."""
     graph: BundlePath = "model.onnx"
@@ -69,7 +69,8 @@ class Manifest(Document):
     evaluation: Evaluation
     """The test examples that travel with the student."""
     fake_quant_top1: Annotated[float, Field(ge=0, le=1)]
-    """Top-1 of the fake-quantized student on the evaluation examples, under this saturation."""
+    """Top-1 on the evaluation examples of what the graph was made from: the fake-quantized student under this
+    saturation, or the fp32 student."""
     parity: Parity | None = None
     """Agreement of this graph with the fake-quantized student on the host's runtime; null when not run."""
     files: dict[BundlePath, Sha256]

@@ -145,10 +145,24 @@ class Target(Section):
     """A device profile (edgekd devices list), or `local`: the machine at hand, as it is."""
     runtime: RuntimeName = "onnxruntime"
     """The runtime that will run the student there."""
+    precision: Literal["int8", "fp16", "fp8"] = "int8"
+    """Type of the graph: int8, as it was quantized; fp16, the fp32 student in half precision; or fp8,
+    calibrated, for TensorRT on GPUs of SM 89 and later."""
     measure: bool = True
     """Measure here; false exports and proves the graph and leaves the measuring to the device."""
     accept_mismatch: bool = False
     """Let a measurement count although the device at hand is not the profile's."""
+
+    @model_validator(mode="after")
+    def _fp8_is_tensorrts(self) -> Target:
+        if self.precision == "fp8" and self.runtime != "tensorrt":
+            raise ValueError("precision = 'fp8' is for the runtime tensorrt")
+        return self
+
+    @property
+    def name(self) -> str:
+        """`PROFILE/RUNTIME`."""
+        return f"{self.profile}/{self.runtime}"
 
 
 class Gate(Section):

@@ -35,7 +35,7 @@ class Row(Section):
     """One network on one target."""
 
     name: str
-    """teacher fp32, student fp32, student PTQ int8 or student QAD int8."""
+    """What it is, such as `teacher fp32`, `student fp32` or `student QAD int8`."""
     target: str
     """The target, `PROFILE/RUNTIME`."""
     top1: float | None

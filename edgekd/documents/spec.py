@@ -1,4 +1,4 @@
-"""The spec of a runtime (export/specs/*.toml): which graphs it takes, and what parity is asked of them."""
+"""The spec of a dialect (export/specs/*.toml): what its runtime wants of a graph, and how close it is."""
 
 from __future__ import annotations
 
@@ -9,8 +9,12 @@ from pydantic import Field
 from edgekd.documents.base import Document, Section
 from edgekd.documents.recipe import RuntimeName
 
-Dialect = Literal["onnxruntime-u8", "tensorrt-s8"]
+Int8Dialect = Literal["onnxruntime-u8", "onnxruntime-u8u8", "tensorrt-s8"]
+FloatDialect = Literal["onnxruntime-fp16", "tensorrt-fp16", "tensorrt-fp8"]
+Dialect = Int8Dialect | FloatDialect
 Saturation = Literal["s8", "u8"]
+DEFAULT_DIALECT: dict[RuntimeName, Int8Dialect] = {"onnxruntime": "onnxruntime-u8", "tensorrt": "tensorrt-s8"}
+"""The form of a graph that a runtime gets unless its device wants another one."""
 
 
 class Quantizers(Section):
@@ -20,12 +24,16 @@ class Quantizers(Section):
     """Element types that an activation's quantizer may have."""
     activation_zero_points: tuple[int, ...]
     """Zero points that an activation's quantizer may have."""
-    weight_dtype: Literal["int8"] = "int8"
-    """Element type of quantized weights; their zero point is 0, their scales are per output channel."""
+    weight_dtypes: tuple[Literal["int8", "uint8"], ...] = ("int8",)
+    """Element types of quantized weights, with scales per output channel: int8, zero point 0; uint8, 128."""
+    saturating_weights: bool = True
+    """Whether int8 weights may be so large that AVX2 without VNNI saturates on pairs of their products."""
     int32_bias_ops: tuple[Literal["Conv", "Gemm"], ...] = ()
     """Operators whose bias is int32 with the scale of input times weight; all others have float32."""
     shared_quantizer: bool = True
     """Whether consumers of one tensor share one quantizer."""
+    factors: bool = False
+    """Whether codes may be opened with another scale than theirs, which is a product with a constant."""
 
 
 class ParityLimits(Section):
@@ -38,7 +46,7 @@ class ParityLimits(Section):
 
 
 class Spec(Document):
-    """What a runtime wants of a graph."""
+    """What a runtime wants of a graph in one of its dialects."""
 
     title: ClassVar[str] = "spec"
 
@@ -50,13 +58,19 @@ class Spec(Document):
     """One sentence for people."""
     opset: Annotated[int, Field(ge=19)]
     """ONNX opset of the graph."""
-    saturation: Saturation
-    """Range at which non-negative activations saturate: 127 (s8) or 255 (u8) scale steps."""
-    quantizers: Quantizers
-    """The Q/DQ rules."""
+    saturation: Saturation | Literal["none"]
+    """Where non-negative activations saturate: at 127 (s8) or 255 (u8) scale steps; none without int8."""
+    quantizers: Quantizers | None = None
+    """The Q/DQ rules; none where there are no integer codes."""
     parity: ParityLimits
     """What is asked of the graph on its runtime."""
     session_options: dict[str, str] = {}
     """Configuration entries of the runtime's session."""
     sources: tuple[str, ...] = ()
     """Where these rules come from."""
+
+    @property
+    def codes(self) -> Saturation:
+        """The saturation of a dialect that has integer codes."""
+        assert self.saturation != "none", "only int8 dialects saturate"
+        return self.saturation

@@ -43,7 +43,7 @@ class Evidence:
     @property
     def name(self) -> str:
         """`PROFILE/RUNTIME`."""
-        return f"{self.target.profile}/{self.target.runtime}"
+        return self.target.name
 
     def subject(self, name: str) -> Subject:
         """One measured graph."""
@@ -82,7 +82,8 @@ def _accuracy(judge: Judge, gate: Gate, evidence: Evidence) -> Iterator[Check]:
     if gate.top1_drop_pt is not None:
         reference, candidate = evidence.correct[evidence.reference], evidence.correct[evidence.candidate]
         yield checks.check_top1_drop(judge, reference, candidate, gate.top1_drop_pt)
-    if gate.int8_share is not None and subject.audit is not None:
+    int8 = evidence.target.precision == "int8"
+    if int8 and gate.int8_share is not None and subject.audit is not None:
         yield checks.check_int8_share(judge, subject.audit, gate.int8_share)
 
 

@@ -56,13 +56,14 @@ def measure_latency(
     reference: str | None = None,
     batch_size: int = 1,
     session_options: Mapping[str, str] | None = None,
+    cold_starts: int = COLD_STARTS,
     timeout_s: float = PROCESS_TIMEOUT_S,
 ) -> LatencyResult:
     """Measure graphs side by side.
 
     `inputs` is a .npy, batch first. Every bound holds with the one-sided `confidence`; a percentile that the
     samples cannot carry at 99 % is None. With `reference`, the ratio of each other graph to that one.
-    Milliseconds, host end to end. `timeout_s` is for one process.
+    Milliseconds, host end to end. `timeout_s` is for one process; `cold_starts` is for each graph.
 
     Raises:
         MeasurementError: a job failed, or there are too few samples for a median.
@@ -84,7 +85,9 @@ def measure_latency(
         min_samples=measuring.min_samples,
     )
     warm = tuple(_checked(device.run(each, timeout_s=timeout_s), each) for each in _processes(job, measuring))
-    cold = tuple(_checked(device.run(each, timeout_s=timeout_s), each) for each in _cold_starts(job))
+    cold = tuple(
+        _checked(device.run(each, timeout_s=timeout_s), each) for each in _cold_starts(job, cold_starts)
+    )
     names = [name for name in graphs if name != reference] if reference else []
     return LatencyResult(
         latencies={name: latency_of(name, warm, cold, job, confidence) for name in graphs},
@@ -101,9 +104,9 @@ def _processes(job: Job, measuring: Measuring) -> Iterator[Job]:
     return (job.model_copy(update={"seed": seed}) for seed in range(measuring.processes))
 
 
-def _cold_starts(job: Job) -> Iterator[Job]:
-    """Three cold starts of each graph, apart from the timing and in turns."""
-    for _ in range(COLD_STARTS):
+def _cold_starts(job: Job, count: int) -> Iterator[Job]:
+    """Cold starts of each graph, apart from the timing and in turns."""
+    for _ in range(count):
         for graph in job.graphs:
             yield job.model_copy(update={"mode": "cold", "graphs": (graph,)})
 
@@ -135,6 +138,7 @@ def latency_of(
     samples_ms = [np.asarray(run.latency_ns, dtype=np.float64) / 1e6 for run in runs]
     fresh = [log for log in cold if log.graphs[0].name == name]
     starts = [log.process_ns for log in fresh if log.process_ns is not None]
+    alone = [log.graphs[0] for log in fresh] or runs
     p50 = percentile(samples_ms, 0.5, confidence)
     if p50 is None:
         count = sum(map(len, samples_ms))
@@ -151,8 +155,8 @@ def latency_of(
         process_p50_ms=tuple(nearest_rank(samples, 0.5) for samples in samples_ms),
         cold_start_ms=median(starts) / 1e6 if starts else None,
         # From processes that load nothing else: a process's first graph pays for the runtime's own start too.
-        load_ms=median(log.graphs[0].load_ns for log in fresh) / 1e6,
-        first_ms=median(log.graphs[0].first_ns for log in fresh) / 1e6,
+        load_ms=median(run.load_ns for run in alone) / 1e6,
+        first_ms=median(run.first_ns for run in alone) / 1e6,
     )
 
 

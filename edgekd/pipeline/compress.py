@@ -1,4 +1,4 @@
-"""The whole way, stage after stage: teacher, student, PTQ, QAD, graphs, engine, proof, bundles, measurement.
+"""The whole way, stage after stage: teacher, student, quantization, graphs, proof, bundles, measurement.
 
     Recipe -> weights -> scales -> graphs -> proof -> bundle -> measurement -> verdict
 
@@ -16,6 +16,7 @@ from edgekd.documents.report import Report
 from edgekd.files import sha256_json
 from edgekd.pipeline.context import Context, Listener, NotDoneError, learning_recipe
 from edgekd.pipeline.deliver import deliver
+from edgekd.pipeline.dialects import dialects_of
 from edgekd.pipeline.measuring import check_runtime, measure, profile_of, why_not_here
 from edgekd.pipeline.prove import engine, prove
 from edgekd.pipeline.render import to_markdown
@@ -23,6 +24,7 @@ from edgekd.pipeline.report import Finished, build_report, write_report
 from edgekd.pipeline.run_folder import RunFolder, Stage, keep_recipe
 
 if TYPE_CHECKING:
+    from edgekd.pipeline.teachers import TeacherStages
     from edgekd.tasks.task import Task
 
 Until = Literal["distill", "quantize", "export", "bench"]
@@ -38,7 +40,7 @@ def compress(
     Raises:
         EdgekdError: whatever is wrong with the recipe, the data, the network, the machine or the run folder.
     """
-    recipe, text = _prepare(recipe_path)
+    recipe, text = prepare_recipe(recipe_path)
     digest = sha256_json(recipe.model_dump(mode="json", by_alias=True))
     folder = RunFolder(run, recipe.name, recipe_sha256=digest, fresh=fresh)
     context = Context(recipe, recipe_path.resolve().parent, folder, listener)
@@ -56,7 +58,7 @@ def first_missing(
     recipe_path: Path, run: Path, listener: Listener, *, until: Until = "bench", fresh: bool = False
 ) -> str | None:
     """The first stage that `compress` would have to make; None when all is done. Writes nothing."""
-    recipe, _ = _prepare(recipe_path)
+    recipe, _ = prepare_recipe(recipe_path)
     folder = RunFolder(run, recipe.name, fresh=fresh)
     context = Context(recipe, recipe_path.resolve().parent, folder, listener, dry_run=True)
     folder.check()
@@ -85,22 +87,32 @@ def _try_out(context: Context) -> Task:
 
 
 def _go(context: Context, task: Task, until: Until) -> list[Stage]:
-    from edgekd.pipeline import export, head_stages, learn, teachers  # torch, at last
+    from edgekd.pipeline import export  # torch, at last
+    from edgekd.pipeline.quantize.choose import choose
+    from edgekd.pipeline.quantize.scheme import settled_scheme
+
+    stages, teacher, student = to_student(context, task)
+    if until == "distill":
+        return stages
+    scheme, settling = settled_scheme(context, task, student)
+    choice = choose(context, task, teacher, student, scheme)
+    stages += [*settling, *choice.stages]
+    if until == "quantize":
+        return stages
+    dialects = dialects_of(context.recipe, scheme, LocalDevice().facts("onnxruntime"))
+    graphs = export.graphs(context, task, teacher=teacher, student=student, choice=choice, dialects=dialects)
+    return [*stages, graphs, *after_graphs(context, graphs, measuring=until == "bench")]
+
+
+def to_student(context: Context, task: Task) -> tuple[list[Stage], TeacherStages | None, Stage]:
+    """Teach and distil: all stages so far, the teacher among them, and the student's, the last."""
+    from edgekd.pipeline import head_stages, learn, teachers
 
     taught = context.recipe.distillation.needs_teacher
     teacher = teachers.make_teacher(context, task) if taught else None
     heads = head_stages.heads(context, task, teacher) if teacher else []
     student = learn.student(context, task, teacher, heads)
-    stages = [*(teacher.stages if teacher else ()), *heads, student]
-    if until == "distill":
-        return stages
-    ptq = learn.post_training(context, task, student)
-    qad = learn.quantization_aware(context, task, teacher, student, ptq)
-    stages += [ptq, qad]
-    if until == "quantize":
-        return stages
-    graphs = export.graphs(context, task, teacher=teacher, student=student, ptq=ptq, qad=qad)
-    return [*stages, graphs, *after_graphs(context, graphs, measuring=until == "bench")]
+    return [*(teacher.stages if teacher else ()), *heads, student], teacher, student
 
 
 def after_graphs(context: Context, graphs: Stage, *, measuring: bool) -> list[Stage]:
@@ -122,8 +134,12 @@ def after_graphs(context: Context, graphs: Stage, *, measuring: bool) -> list[St
     return stages
 
 
-def _prepare(recipe_path: Path) -> tuple[Recipe, str]:
-    """Read the recipe and find what would stop it before hours of training, not after."""
+def prepare_recipe(recipe_path: Path) -> tuple[Recipe, str]:
+    """Read the recipe and find what would stop it before hours of training, not after.
+
+    Raises:
+        DocumentError, UsageError, MissingError: what is wrong with it, or with what it asks for.
+    """
     recipe, text = learning_recipe(recipe_path)
     facts = LocalDevice().facts("onnxruntime")
     for target in recipe.targets:

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from edgekd.bundle import is_current, read_bundle, write_bundle
-from edgekd.conversion.specs import load_spec
+from edgekd.conversion.specs import spec_of
 from edgekd.documents.common import InputSpec
 from edgekd.documents.manifest import Evaluation, Manifest, OutputSpec
 from edgekd.documents.parity import Parity
 from edgekd.documents.recipe import Target
 from edgekd.files import sha256_file, sha256_json
-from edgekd.pipeline.artefacts import DIALECT_OF, QAD, Artefact
+from edgekd.pipeline.artefacts import Artefact, dialect_for, shipped_for
 from edgekd.pipeline.context import Context
 from edgekd.pipeline.prove import INPUTS, LABELS, load_array
 from edgekd.pipeline.provenance import versions
@@ -32,7 +32,7 @@ def bundle_folder(run: Path, target: Target) -> Path:
 def deliver(context: Context, target: Target, graphs: Stage, prove: Stage) -> Path:
     """Write the bundle of a target; one that is there already, whole and the same, is left alone."""
     folder = bundle_folder(context.folder.path, target)
-    artefact = Artefact(QAD, DIALECT_OF[target.runtime])
+    artefact = shipped_for(target, graphs)
     labels_N = load_array(graphs.path(LABELS))
     chosen = np.unique(np.linspace(0, len(labels_N) - 1, min(len(labels_N), MAX_EVALUATION)).astype(int))
     manifest = _manifest(context, target, artefact, graphs, prove, chosen)
@@ -47,7 +47,7 @@ def deliver(context: Context, target: Target, graphs: Stage, prove: Stage) -> Pa
             graph=graphs.path(artefact.graph),
             inputs=inputs,
             labels=labels,
-            spec=load_spec(target.runtime),
+            spec=spec_of(dialect_for(target, graphs)),
             recipe=context.recipe,
             manifest=manifest,
         )
@@ -58,7 +58,7 @@ def deliver(context: Context, target: Target, graphs: Stage, prove: Stage) -> Pa
 def _manifest(
     context: Context, target: Target, artefact: Artefact, graphs: Stage, prove: Stage, chosen: np.ndarray
 ) -> Manifest:
-    spec = load_spec(target.runtime)
+    spec = spec_of(dialect_for(target, graphs))
     graph = graphs.path(artefact.graph)
     facts = graphs.json("task.json")
     labels = load_array(graphs.path(LABELS))[chosen]

@@ -88,7 +88,7 @@ def measure(context: Context, target: Target, graphs: Stage, prove: Stage) -> St
 def _measure(
     context: Context, target: Target, profile: Profile, graphs: Stage, prove: Stage, folder: Path
 ) -> None:
-    artefacts = artefacts_for(target.runtime, graphs)
+    artefacts = artefacts_for(target, graphs)
     latency = measure_latency(
         LocalDevice(),
         {artefact.row: graphs.path(artefact.graph) for artefact in artefacts},
@@ -152,10 +152,10 @@ def _subject(
     )
 
 
-def correct_answers(stage: Stage, graphs: Stage, runtime: Any) -> dict[str, Any]:
+def correct_answers(stage: Stage, graphs: Stage, target: Target) -> dict[str, Any]:
     """Per row, which test examples it answers correctly."""
     labels = load_array(graphs.path(LABELS))
     return {
         artefact.row: load_array(stage.path(f"{artefact.stem}.predictions.npy")) == labels
-        for artefact in artefacts_for(runtime, graphs)
+        for artefact in artefacts_for(target, graphs)
     }

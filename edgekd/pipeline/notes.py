@@ -6,7 +6,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from edgekd.documents.recipe import Recipe
+from edgekd.documents.rewrites import RewriteDecisions
+from edgekd.pipeline.artefacts import why_it_ships
 from edgekd.pipeline.prove import LABELS, load_array
+from edgekd.pipeline.quantize.names import FINE_TUNED
+from edgekd.pipeline.quantize.scheme import DECISIONS
 from edgekd.pipeline.run_folder import Stage
 from edgekd.pipeline.stage_files import MEMBERS, RESULT, TEST_ANSWERS
 from edgekd.units import format_percent
@@ -14,7 +18,15 @@ from edgekd.units import format_percent
 
 def notes_of(recipe: Recipe, stages: Mapping[str, Stage]) -> tuple[str, ...]:
     """The notes of a run that has its graphs."""
-    return (*_of_teacher(recipe, stages), *_of_data(recipe), *_of_qad(stages), *_flags(stages))
+    why = why_it_ships(stages["graphs"])
+    return (
+        *_of_teacher(recipe, stages),
+        *_of_data(recipe),
+        why,
+        *_of_rewrites(stages),
+        *_of_qad(stages),
+        *_flags(stages),
+    )
 
 
 def _of_teacher(recipe: Recipe, stages: Mapping[str, Stage]) -> Iterator[str]:
@@ -54,9 +66,18 @@ def _of_data(recipe: Recipe) -> Iterator[str]:
 
 
 def _of_qad(stages: Mapping[str, Stage]) -> Iterator[str]:
-    qad = stages.get("qad")
-    if qad is not None and qad.json(RESULT)["best_epoch"] == 0:
-        yield "no epoch of QAD validated better than the calibrated student, which ships: PTQ and QAD are one"
+    for arm in FINE_TUNED:
+        if arm in stages and stages[arm].json(RESULT)["best_epoch"] == 0:
+            yield f"no epoch of {arm} validated better than the calibrated student: they are one network"
+
+
+def _of_rewrites(stages: Mapping[str, Stage]) -> Iterator[str]:
+    if "rewrites" not in stages:
+        return
+    for one in RewriteDecisions.model_validate(stages["rewrites"].json(DECISIONS)).measured:
+        bounds = f"{one.interval.lower:.2f} to {one.interval.upper:.2f}"
+        state = "on" if one.on else "off"
+        yield f"{one.name} is {state}: with it the graph takes {one.ratio:.2f} times as long ({bounds})"
 
 
 def _flags(stages: Mapping[str, Stage]) -> Iterator[str]:

@@ -16,15 +16,15 @@ from numpy.typing import NDArray
 from edgekd.conversion.audit import audit_graph
 from edgekd.conversion.check_graph import check_graph, read_graph
 from edgekd.conversion.parity import compare_logits
-from edgekd.conversion.specs import load_spec
+from edgekd.conversion.specs import spec_of
 from edgekd.devices.local import LocalDevice
 from edgekd.devices.profiles import LOCAL, load_profile, target_sm
 from edgekd.documents.engine import EngineRecord
-from edgekd.documents.recipe import RuntimeName, Target
+from edgekd.documents.recipe import Target
 from edgekd.documents.run_log import Facts
 from edgekd.files import write_text, writing
 from edgekd.measure.accuracy import measure_outputs
-from edgekd.pipeline.artefacts import DIALECT_OF, QAD, Artefact, artefacts_in
+from edgekd.pipeline.artefacts import Artefact, artefacts_in, shipped_for
 from edgekd.pipeline.context import Context
 from edgekd.pipeline.provenance import kit_digest, package_versions, source_digest
 from edgekd.pipeline.run_folder import Stage
@@ -57,7 +57,7 @@ def _prove(context: Context, graphs: Stage, folder: Path) -> None:
 def _prove_one(context: Context, graphs: Stage, artefact: Artefact, folder: Path) -> dict[str, Any]:
     graph = graphs.path(artefact.graph)
     if artefact.dialect is not None:
-        check_graph(read_graph(graph), load_spec(_runtime_of(artefact)), graph)
+        check_graph(read_graph(graph), spec_of(artefact.dialect), graph)
     logits = _logits(context, graphs, artefact)
     save_array(folder / artefact.logits, logits)
     reference = load_array(graphs.path(artefact.logits))
@@ -84,12 +84,12 @@ def _logits(context: Context, graphs: Stage, artefact: Artefact) -> NDArray[np.f
 
 def _is_foreign(artefact: Artefact) -> bool:
     """Whether the graph is in the dialect of another runtime than ONNX Runtime."""
-    return artefact.dialect not in (None, DIALECT_OF["onnxruntime"])
+    return artefact.dialect is not None and spec_of(artefact.dialect).runtime != "onnxruntime"
 
 
 def engine(context: Context, graphs: Stage, target: Target, facts: Facts) -> Stage:
     """Let TensorRT's parser see the graph of a target, and build its engine where this host can."""
-    graph = graphs.path(Artefact(QAD, "tensorrt-s8").graph)
+    graph = graphs.path(shipped_for(target, graphs).graph)
     sm = None if target.profile == LOCAL else target_sm(load_profile(target.profile))
     ingredients = {
         "graphs": graphs.digest,
@@ -121,7 +121,3 @@ def load_array(path: Path) -> NDArray[Any]:
     """An array that an earlier stage wrote."""
     array: NDArray[Any] = np.load(path, allow_pickle=False)
     return array
-
-
-def _runtime_of(artefact: Artefact) -> RuntimeName:
-    return next(runtime for runtime, dialect in DIALECT_OF.items() if dialect == artefact.dialect)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgekd.conversion.specs import load_spec
+from edgekd.conversion.specs import spec_of
+from edgekd.devices.isa import int8_warning
 from edgekd.documents.engine import EngineRecord
 from edgekd.documents.measurement import Latency, Measurement, Subject
 from edgekd.documents.parity import Parity
@@ -17,8 +18,8 @@ from edgekd.documents.verdict import combine
 from edgekd.errors import RunFolderError
 from edgekd.files import write_text
 from edgekd.gate.judge import Evidence, judge_target
-from edgekd.pipeline.artefacts import DIALECT_OF, QAD, STUDENT, Artefact
-from edgekd.pipeline.measuring import MEASUREMENT, correct_answers, why_not_here
+from edgekd.pipeline.artefacts import STUDENT, Artefact, dialect_for, shipped_for
+from edgekd.pipeline.measuring import MEASUREMENT, correct_answers, profile_of, why_not_here
 from edgekd.pipeline.notes import notes_of
 from edgekd.pipeline.prove import read_engine
 from edgekd.pipeline.provenance import versions
@@ -62,7 +63,7 @@ def build_report(finished: Finished, facts: Facts, *, gate: Gate | None = None) 
         rows=tuple(_row(one, subject) for one in measurements for subject in one.subjects),
         measurements=tuple(measurements),
         engines=tuple(one.engine for one in evidence if one.engine is not None),
-        notes=notes_of(recipe, finished.stages),
+        notes=(*notes_of(recipe, finished.stages), *_where_int8_may_not_pay(recipe, facts)),
         not_done=tuple(line for one in evidence for line in _not_done(one)),
         recipe=recipe,
         stages=tuple(
@@ -73,24 +74,31 @@ def build_report(finished: Finished, facts: Facts, *, gate: Gate | None = None) 
     )
 
 
+def _where_int8_may_not_pay(recipe: Recipe, facts: Facts) -> Iterator[str]:
+    for target in recipe.targets:
+        warning = int8_warning(profile_of(target, facts), target.runtime)
+        if target.precision == "int8" and warning is not None:
+            yield warning
+
+
 def _evidence(finished: Finished, target: Target, facts: Facts) -> Evidence:
     stage = finished.measure(target)
-    artefact = Artefact(QAD, DIALECT_OF[target.runtime])
+    artefact = shipped_for(target, finished.stages["graphs"])
     proofs = finished.stages["prove"].json("proofs.json")
     measured = None if stage is None else Measurement.read(stage.path(MEASUREMENT))
     graphs = finished.stages["graphs"]
     parities = {name: Parity.model_validate(proofs[name]["parity"]) for name in proofs}
     if measured is not None:
-        parities[artefact.stem] = _parity_of(measured, QAD)
+        parities[artefact.stem] = _parity_of(measured, artefact.row)
     return Evidence(
         target=target,
-        spec=load_spec(target.runtime),
-        candidate=QAD,
+        spec=spec_of(dialect_for(target, graphs)),
+        candidate=artefact.row,
         reference=STUDENT,
         parity=parities[artefact.stem],
         reference_parity=parities[Artefact(STUDENT, None).stem],
         measurement=measured,
-        correct={} if stage is None else correct_answers(stage, graphs, target.runtime),
+        correct={} if stage is None else correct_answers(stage, graphs, target),
         engine=finished.engine(target),
         not_measured=why_not_here(target, facts) or "the stage was not run: edgekd bench RUN measures it",
     )
@@ -109,14 +117,15 @@ def _row(measurement: Measurement, subject: Subject) -> Row:
         target=f"{measurement.profile}/{measurement.runtime}",
         top1=None if accuracy is None else accuracy.top1,
         top1_interval=None if accuracy is None else accuracy.interval,
-        latency_ms=None if subject.latency is None else _row_latency(subject.latency),
+        latency_ms=None if subject.latency is None else row_latency(subject.latency),
         size_bytes=subject.size_bytes,
         int8_ops=None if audit is None else audit.int8_ops,
         weighted_ops=None if audit is None else audit.weighted_ops,
     )
 
 
-def _row_latency(latency: Latency) -> RowLatency:
+def row_latency(latency: Latency) -> RowLatency:
+    """A latency as a row of a table has it."""
     return RowLatency(
         p50=latency.p50.value_ms,
         p90=None if latency.p90 is None else latency.p90.value_ms,

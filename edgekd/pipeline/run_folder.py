@@ -8,6 +8,7 @@ RUN/stages/NAME-KEY.work/    a stage under way: its checkpoints survive kill -9
 RUN/bundles/PROFILE/RUNTIME/ what travels
 RUN/report.json, report.md   the verdict and what it rests on
 RUN/comparison.json, .md, .svg    the arms of `edgekd compare` side by side
+RUN/arms.json, .md, .svg     those of `edgekd quantize --arms`
 """
 
 from __future__ import annotations
@@ -29,7 +30,11 @@ from edgekd.files import sha256_file, sha256_json, write_text
 
 RUN_FILE = "run.json"
 _STAGE_FILE = "stage.json"
-_REPORTS = ("report.json", "report.md", "comparison.json", "comparison.md", "comparison.svg")
+_REPORTS = (
+    *("report.json", "report.md"),
+    *("comparison.json", "comparison.md", "comparison.svg"),
+    *("arms.json", "arms.md", "arms.svg"),
+)
 
 Ingredients = Mapping[str, Any]
 

@@ -19,6 +19,7 @@ from edgekd.errors import NetworkError
 from edgekd.quantization.operations import (
     annotate,
     global_average_pool,
+    is_silu,
     is_tensor,
     label_of,
     operation_of,
@@ -62,6 +63,15 @@ def replace_with_relu(graph: fx.GraphModule) -> None:
     settle(graph)
 
 
+def replace_silu(graph: fx.GraphModule) -> None:
+    """Make every SiLU of the graph, x * sigmoid(x), a HardSwish."""
+    for node in list(graph.graph.nodes):
+        if is_silu(graph, node):
+            x = next(one for one in node.args if operation_of(graph, one) != "sigmoid")
+            _replace(node, graph.graph.call_function, F.hardswish, (x,))
+    settle(graph)
+
+
 def replace_relu6(network: nn.Module) -> nn.Module:
     """Put nn.ReLU where the network has nn.ReLU6; changes the network and returns it.
 
@@ -84,6 +94,8 @@ def _rewrite(graph: fx.GraphModule, node: fx.Node) -> None:
             _replace(node, call, F.relu, (_argument(node, 0, "input"),))
         case "relu6":
             _replace(node, call, F.relu6, (_argument(node, 0, "input"),))
+        case "hard_swish":
+            _replace(node, call, F.hardswish, (_argument(node, 0, "input"),))
         case "hardtanh":
             _rewrite_hardtanh(graph, node)
         case "silu":

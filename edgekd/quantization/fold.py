@@ -24,7 +24,7 @@ _DEPTHWISE = {3: nn.Conv1d, 4: nn.Conv2d, 5: nn.Conv3d}
 
 
 @dataclass(frozen=True)
-class _Affine:
+class Affine:
     """y = scale * x + shift, per channel, in float64."""
 
     scale_C: Tensor
@@ -34,18 +34,19 @@ class _Affine:
 def fold_batch_norm(graph: fx.GraphModule) -> None:
     """Fold every batch norm of an annotated, canonical graph in place."""
     for node in list(graph.graph.nodes):
-        affine = _affine_of(graph, node) if operation_of(graph, node) == "batch_norm" else None
-        if affine is not None and is_tensor(node.args[0]):
-            _fold(graph, node, affine)
+        found = _affine_of(graph, node) if operation_of(graph, node) == "batch_norm" else None
+        if found is not None and is_tensor(node.args[0]):
+            _fold(graph, node, found)
     settle(graph)
 
 
-def _fold(graph: fx.GraphModule, node: fx.Node, affine: _Affine) -> None:
+def _fold(graph: fx.GraphModule, node: fx.Node, affine: Affine) -> None:
     source = node.args[0]
     assert isinstance(source, fx.Node)
     users = list(node.users)
-    if _gives_affine(graph, source):
-        _fold_back(graph.get_submodule(str(source.target)), affine)
+    if gives_affine(graph, source):
+        module: Any = graph.get_submodule(str(source.target))
+        _set(module, *fold_back(module.weight, module.bias, affine))
         node.replace_all_uses_with(source)
     elif len(users) == 1 and _takes_affine(graph, users[0], node):
         _fold_forward(graph.get_submodule(str(users[0].target)), affine)
@@ -57,12 +58,12 @@ def _fold(graph: fx.GraphModule, node: fx.Node, affine: _Affine) -> None:
     graph.graph.erase_node(node)
 
 
-def _affine_of(graph: fx.GraphModule, node: fx.Node) -> _Affine | None:
+def _affine_of(graph: fx.GraphModule, node: fx.Node) -> Affine | None:
     """What a batch norm does in evaluation, or None when it uses the batch's own statistics."""
     if node.op == "call_module":
         norm: Any = graph.get_submodule(str(node.target))
         parts = (norm.running_mean, norm.running_var, norm.weight, norm.bias)
-        return None if norm.running_mean is None else _affine(*parts, norm.eps)
+        return None if norm.running_mean is None else affine_from(*parts, norm.eps)
     names = ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
     given: dict[str, Any] = dict(zip(names, node.args, strict=False)) | dict(node.kwargs)
     if given.get("training") or not isinstance(given.get("running_mean"), fx.Node):
@@ -70,14 +71,22 @@ def _affine_of(graph: fx.GraphModule, node: fx.Node) -> _Affine | None:
     mean, var, weight, bias = (_value(graph, given.get(name)) for name in names[1:5])
     assert mean is not None
     assert var is not None
-    return _affine(mean, var, weight, bias, given.get("eps", 1e-5))
+    return affine_from(mean, var, weight, bias, given.get("eps", 1e-5))
 
 
-def _affine(mean: Tensor, var: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> _Affine:
-    mean, var = mean.detach().double(), var.detach().double()
-    scale = torch.rsqrt(var + eps) * (1.0 if weight is None else weight.detach().double())
-    shift = (0.0 if bias is None else bias.detach().double()) - scale * mean
-    return _Affine(scale, shift)
+def affine_from(mean: Tensor, var: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Affine:
+    """What a batch norm with this running mean and variance, factor and bias (C,) does in evaluation."""
+    scale = torch.rsqrt(var.double() + eps) * (1.0 if weight is None else weight.double())
+    shift = (0.0 if bias is None else bias.double()) - scale * mean.double()
+    return Affine(scale, shift)
+
+
+def fold_back(weight_OX: Tensor, bias_O: Tensor | None, after: Affine) -> tuple[Tensor, Tensor]:
+    """Weight (O, ...) and bias (O,), float32, of a map that does what comes after it too."""
+    per_output = (-1, *[1] * (weight_OX.ndim - 1))
+    bias = 0.0 if bias_O is None else bias_O.double()
+    weight = weight_OX.double() * after.scale_C.view(per_output)
+    return weight.float(), (after.scale_C * bias + after.shift_C).float()
 
 
 def _value(graph: fx.GraphModule, node: Any) -> Tensor | None:
@@ -90,8 +99,8 @@ def _value(graph: fx.GraphModule, node: Any) -> Tensor | None:
     return value
 
 
-def _gives_affine(graph: fx.GraphModule, source: fx.Node) -> bool:
-    """Whether a batch norm can go into the map before it, which nothing else reads or calls."""
+def gives_affine(graph: fx.GraphModule, source: fx.Node) -> bool:
+    """Whether a batch norm after `source` can go into it: a map that nothing else reads or calls."""
     operation = operation_of(graph, source)
     # A linear map's outputs are the channels of a batch norm only for tensors (B, C).
     fits = operation == "conv" or (operation == "linear" and len(shape_of(source)) == 2)
@@ -109,20 +118,13 @@ def _called_once(graph: fx.GraphModule, node: fx.Node) -> bool:
     return targets.count(node.target) == 1
 
 
-def _fold_back(module: Any, affine: _Affine) -> None:
-    weight = module.weight.detach().double()
-    bias = 0.0 if module.bias is None else module.bias.detach().double()
-    per_output = (-1, *[1] * (weight.ndim - 1))
-    _set(module, weight * affine.scale_C.view(per_output), affine.scale_C * bias + affine.shift_C)
-
-
-def _fold_forward(module: Any, affine: _Affine) -> None:
+def _fold_forward(module: Any, affine: Affine) -> None:
     weight = module.weight.detach().double()
     bias = 0.0 if module.bias is None else module.bias.detach().double()
     _set(module, weight * affine.scale_C, bias + weight @ affine.shift_C)
 
 
-def _become_depthwise(graph: fx.GraphModule, node: fx.Node, source: fx.Node, affine: _Affine) -> None:
+def _become_depthwise(graph: fx.GraphModule, node: fx.Node, source: fx.Node, affine: Affine) -> None:
     channels, rank = len(affine.scale_C), len(shape_of(source))
     conv = _DEPTHWISE[rank](channels, channels, kernel_size=1, groups=channels, device="meta")
     _set(conv, affine.scale_C.view(channels, *[1] * (rank - 1)), affine.shift_C)
@@ -135,5 +137,5 @@ def _become_depthwise(graph: fx.GraphModule, node: fx.Node, source: fx.Node, aff
 
 
 def _set(module: Any, weight: Tensor, bias: Tensor) -> None:
-    module.weight = nn.Parameter(weight.float())
-    module.bias = nn.Parameter(bias.float())
+    module.weight = nn.Parameter(weight.detach().float())
+    module.bias = nn.Parameter(bias.detach().float())

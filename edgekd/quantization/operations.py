@@ -45,6 +45,10 @@ _MODULES: Mapping[type[nn.Module], str] = {
     nn.SiLU: "silu",
     nn.Sigmoid: "sigmoid",
     nn.Hardsigmoid: "hardsigmoid",
+    nn.Hardswish: "hard_swish",
+    nn.GELU: "gelu",
+    nn.Tanh: "tanh",
+    nn.LayerNorm: "layer_norm",
     nn.LeakyReLU: "leaky_relu",
     nn.Softmax: "softmax",
     nn.AvgPool1d: "average_pool",
@@ -80,6 +84,11 @@ _FUNCTIONS: Mapping[Callable[..., Any], str] = {
     torch.sigmoid: "sigmoid",
     F.sigmoid: "sigmoid",
     F.hardsigmoid: "hardsigmoid",
+    F.hardswish: "hard_swish",
+    F.gelu: "gelu",
+    F.tanh: "tanh",
+    torch.tanh: "tanh",
+    F.layer_norm: "layer_norm",
     F.leaky_relu: "leaky_relu",
     F.softmax: "softmax",
     torch.softmax: "softmax",
@@ -176,6 +185,17 @@ def shape_of(node: fx.Node) -> tuple[int, ...]:
 def label_of(node: fx.Node) -> str:
     """What to call a node's tensor: where in the network it is made."""
     return str(node.meta.get(LABEL, node.name))
+
+
+def is_silu(graph: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether a node of a canonical graph is the product of x * sigmoid(x)."""
+    if operation_of(graph, node) != "mul" or len(node.all_input_nodes) != 2:
+        return False
+    one, other = node.all_input_nodes
+    return any(
+        operation_of(graph, gate) == "sigmoid" and gate.args[0] is x
+        for gate, x in ((one, other), (other, one))
+    )
 
 
 class _ShapeRecorder(fx.Interpreter):

@@ -9,18 +9,25 @@ student has none left when `replace_relu6` was called on it before its training.
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, fx, nn
 
 from edgekd.documents.base import nearest
 from edgekd.documents.scheme import Scheme
 from edgekd.errors import UsageError
-from edgekd.quantization.canonical import canonicalize, free_path, replace_with_relu, settle
+from edgekd.quantization.canonical import canonicalize, free_path, settle
 from edgekd.quantization.fake_quant import ActivationQuantizer, WeightQuantizer
 from edgekd.quantization.fold import fold_batch_norm
+from edgekd.quantization.hard_swish import Int8HardSwish
 from edgekd.quantization.network import QuantizedNetwork
-from edgekd.quantization.operations import annotate, label_of
-from edgekd.quantization.place import Placement, layer_of, place
-from edgekd.quantization.trace import trace
+from edgekd.quantization.operations import annotate, label_of, operation_of
+from edgekd.quantization.place import layer_of, place
+from edgekd.quantization.rewrites import apply_rewrites
+from edgekd.quantization.scheme import WeightBits
+from edgekd.quantization.trace import attribute_of, trace
+
+_WEIGHTED = ("conv", "linear")
 
 
 def fold_network(network: nn.Module, example_x: Tensor) -> fx.GraphModule:
@@ -55,16 +62,22 @@ def prepare(network: nn.Module, example_x: Tensor, scheme: Scheme | None = None)
     """
     scheme = scheme or Scheme()
     graph = fold_network(network, example_x)
-    replace_with_relu(graph)
+    apply_rewrites(graph, example_x, scheme.rewrites)
     annotate(graph, example_x)
     _check_layers(graph, scheme)
     placement = place(graph, scheme)
-    paths = {node: _add_quantizer(graph, node, sign) for node, sign in placement.producers.items()}
+    learned = scheme.scales == "learned"
+    own = {node: sign for node, sign in placement.producers.items() if node not in placement.shared}
+    paths = {node: _add_quantizer(graph, node, sign, learned=learned) for node, sign in own.items()}
+    paths |= {node: paths[owner] for node, owner in placement.shared.items()}
     quantized = {node: _quantize(node, path) for node, path in paths.items()}
     for node, producer in placement.repeats.items():
         _repeat(node, quantized[producer])
+    for node in placement.hard_swishes:
+        _write_in_int8(graph, node)
+    bits = _bits_of(graph, scheme)
     for node in placement.weighted:
-        _quantize_weight(graph, node, placement, paths)
+        _quantize_weight(graph, node, bits[str(node.target)], learned=learned)
     settle(graph)
     return QuantizedNetwork(_compact(graph)).requires_grad_(True)
 
@@ -78,11 +91,30 @@ def _check_layers(graph: fx.GraphModule, scheme: Scheme) -> None:
         raise UsageError(message, where="scheme.layers")
 
 
-def _add_quantizer(graph: fx.GraphModule, node: fx.Node, non_negative: bool) -> str:
+def _bits_of(graph: fx.GraphModule, scheme: Scheme) -> dict[str, WeightBits]:
+    """Bits of every layer's weight, by its name.
+
+    The ends are the first and the last layer that sum over inputs; a batch norm that became a factor for
+    each channel is exact in any number of bits.
+    """
+    layers = [str(node.target) for node in graph.graph.nodes if operation_of(graph, node) in _WEIGHTED]
+    summing = [name for name in layers if attribute_of(graph, f"{name}.weight")[0].numel() > 1]
+    ends = (*summing[:1], *summing[-1:]) if scheme.ends_8bit else ()
+
+    def bits_of(name: str) -> WeightBits:
+        usual = "int4" if scheme.weight_bits == 4 and name not in ends else "int8"
+        if scheme.layers.get(name, usual) == "int4":
+            return 4
+        return 7 if scheme.reduce_range else 8
+
+    return {name: bits_of(name) for name in layers}
+
+
+def _add_quantizer(graph: fx.GraphModule, node: fx.Node, non_negative: bool, *, learned: bool) -> str:
     label = "input" if node.op == "placeholder" else label_of(node)
     path = free_path(graph, f"quantizers.{label.replace('.', '_')}")
     number = path.removeprefix(f"quantizers.{label.replace('.', '_')}")
-    quantizer = ActivationQuantizer(f"{label}{number}", non_negative=non_negative)
+    quantizer = ActivationQuantizer(f"{label}{number}", non_negative=non_negative, learned=learned)
     graph.add_submodule(path, quantizer.to(next(graph.parameters()).device))
     return path
 
@@ -102,12 +134,22 @@ def _repeat(node: fx.Node, quantized: fx.Node) -> None:
     node.replace_all_uses_with(repeated, lambda user: user is not repeated and user.op != "output")
 
 
-def _quantize_weight(
-    graph: fx.GraphModule, node: fx.Node, placement: Placement, paths: dict[fx.Node, str]
-) -> None:
-    op = graph.get_submodule(str(node.target))
-    if not isinstance(op, WeightQuantizer):
-        graph.set_submodule(str(node.target), WeightQuantizer(op).to(op.weight.device))  # type: ignore[arg-type]
+def _write_in_int8(graph: fx.GraphModule, node: fx.Node) -> None:
+    """Put the HardSwish of the int8 kernels in the place of one."""
+    path = free_path(graph, f"{label_of(node)}.int8")
+    graph.add_submodule(path, Int8HardSwish().to(next(graph.parameters()).device))
+    with graph.graph.inserting_before(node):
+        parts = graph.graph.call_module(path, (node.args[0],))
+    parts.meta = dict(node.meta)
+    node.replace_all_uses_with(parts)
+    graph.graph.erase_node(node)
+
+
+def _quantize_weight(graph: fx.GraphModule, node: fx.Node, bits: WeightBits, *, learned: bool) -> None:
+    op: Any = graph.get_submodule(str(node.target))
+    if not isinstance(op, WeightQuantizer):  # it is one already where the layer is called a second time
+        quantizer = WeightQuantizer(op, bits=bits, learned=learned).to(op.weight.device)
+        graph.set_submodule(str(node.target), quantizer)
     source = node.args[0]
     assert isinstance(source, fx.Node)
     with graph.graph.inserting_before(node):

@@ -18,6 +18,12 @@ from edgekd.errors import BundleError
 
 MAX_GRAPH_BYTES = 2**31 - 1
 """Most that a graph and its external data may weigh together: what one protobuf message can hold."""
+SMALL_TENSOR_BYTES = 2**16
+"""Most that load_structure takes in of one tensor: scales and zero points, but no weights."""
+
+
+class TooLargeError(BundleError):
+    """A graph and its external data are more than one message can hold."""
 
 
 def load_graph(path: Path) -> onnx.ModelProto:
@@ -27,6 +33,23 @@ def load_graph(path: Path) -> onnx.ModelProto:
         BundleError: the file is missing, too large or no ONNX graph, or its external data is missing or lies
             outside the file's folder.
     """
+    model = _parse(path)
+    _take_in_external_data(model, path, MAX_GRAPH_BYTES)
+    return model
+
+
+def load_structure(path: Path) -> onnx.ModelProto:
+    """Read an ONNX file of any size with its small tensors; large ones that lie outside of it stay there.
+
+    Raises:
+        BundleError: as load_graph, but for the size.
+    """
+    model = _parse(path)
+    _take_in_external_data(model, path, SMALL_TENSOR_BYTES)
+    return model
+
+
+def _parse(path: Path) -> onnx.ModelProto:
     model = onnx.ModelProto()
     try:
         model.ParseFromString(_read(path))
@@ -34,7 +57,6 @@ def load_graph(path: Path) -> onnx.ModelProto:
         raise BundleError("is not an ONNX graph: it is damaged or of another kind", where=path) from None
     if not model.HasField("graph") or not model.graph.node:
         raise BundleError("is not an ONNX graph: it has no nodes", where=path)
-    _take_in_external_data(model, path)
     return model
 
 
@@ -49,13 +71,17 @@ def _read(path: Path) -> bytes:
         raise BundleError(f"cannot be read: {error.strerror or error}", where=path) from None
 
 
-def _take_in_external_data(model: onnx.ModelProto, path: Path) -> None:
+def _take_in_external_data(model: onnx.ModelProto, path: Path, most: int) -> None:
+    """Take in the tensors of at most `most` bytes; with MAX_GRAPH_BYTES, all of them or none."""
     tensors = [tensor for tensor in _tensors(model) if tensor.data_location == onnx.TensorProto.EXTERNAL]
     budget = MAX_GRAPH_BYTES - (model.ByteSize() if tensors else 0)
     for tensor in tensors:
-        budget -= _check_external(tensor, path)
+        size = _check_external(tensor, path)
+        if most < MAX_GRAPH_BYTES and size > most:
+            continue
+        budget -= size
         if budget < 0:
-            raise BundleError("is larger than 2 GiB with its external data", where=path)
+            raise TooLargeError("is larger than 2 GiB with its external data", where=path)
         try:
             load_external_data_for_tensor(tensor, str(path.parent))
         except (OSError, ValueError, RuntimeError, onnx.checker.ValidationError) as error:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import platform
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +38,12 @@ _ERRORS: tuple[type[Exception], ...] = (
 def version() -> str:
     """Version of ONNX Runtime."""
     return str(onnxruntime.__version__)
+
+
+def known_operators() -> frozenset[tuple[str, str]]:
+    """Domain and type of every operator that ONNX Runtime has a definition of; empty if it does not tell."""
+    list_all = getattr(onnxruntime_pybind11_state, "get_all_operator_schema", None)
+    return frozenset((schema.domain, schema.name) for schema in list_all()) if list_all else frozenset()
 
 
 def open_session(
@@ -75,6 +81,15 @@ def open_session(
         raise ConversionError(f"ONNX Runtime cannot load the graph: {one_line(error)}") from None
 
 
+def loads_as_written(model: onnx.ModelProto) -> bool:
+    """Whether ONNX Runtime loads a graph with all its optimizations off."""
+    try:
+        open_session(model, as_written=True)
+    except ConversionError:
+        return False
+    return True
+
+
 def run_batches(session: onnxruntime.InferenceSession, x: np.ndarray, batch_size: int = 64) -> np.ndarray:
     """First output (N, K) of a session for inputs (N, ...) float32, `batch_size` examples at a time.
 
@@ -85,6 +100,20 @@ def run_batches(session: onnxruntime.InferenceSession, x: np.ndarray, batch_size
     batches = [x[start : start + batch_size] for start in range(0, len(x), batch_size)]
     try:
         return np.concatenate([session.run(None, {name: batch})[0] for batch in batches])
+    except _ERRORS as error:
+        raise ConversionError(f"ONNX Runtime cannot run the graph: {one_line(error)}") from None
+
+
+def run_tensors(
+    session: onnxruntime.InferenceSession, feeds: Mapping[str, np.ndarray], names: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """Outputs of a session by name, for one batch.
+
+    Raises:
+        ConversionError: ONNX Runtime cannot run the graph on these inputs.
+    """
+    try:
+        return dict(zip(names, session.run(list(names), dict(feeds)), strict=True))
     except _ERRORS as error:
         raise ConversionError(f"ONNX Runtime cannot run the graph: {one_line(error)}") from None
 

@@ -8,10 +8,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
-import signal
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -19,15 +15,20 @@ from typing import Any
 import onnx
 
 from edgekd.documents.engine import EngineRecord
+from edgekd.errors import MissingError
 from edgekd.files import sha256_bytes, sha256_file, write_bytes
 from edgekd.runtimes.graph_file import load_graph
+from edgekd.runtimes.tensorrt_network import ParsedNetwork, Refusal
+from edgekd.runtimes.worker import start
 
 TIMEOUT_S = 1800.0
 """Longest time that a build may take."""
 _TOOLS = {"tensorrt_rtx": "tensorrt-rtx", "tensorrt": "tensorrt"}
 """Python modules with the names of their packages, the preferred one first: it needs no GPU."""
 _WORKER = "edgekd.runtimes.tensorrt_worker"
-_INSTALL = 'neither tensorrt-rtx nor tensorrt is installed: pip install "edgekd[tensorrt-rtx]"'
+_MISSING = "neither tensorrt-rtx nor tensorrt is installed"
+_HINT = 'pip install "edgekd[tensorrt-rtx]"'
+_INSTALL = f"{_MISSING}: {_HINT}"
 _MAX_MESSAGES = 50
 
 
@@ -47,7 +48,7 @@ def parse_and_build(graph: Path, *, sm: int | None, engine: Path | None) -> Engi
     if unsigned:
         note = "it has uint8 codes, which TensorRT would read as int8 and so clip at half of their range"
         return EngineRecord(graph_sha256=digest, sm=sm, status="rejected", note=note, messages=unsigned)
-    module = next((name for name in _TOOLS if importlib.util.find_spec(name) is not None), None)
+    module = _installed()
     if module is None:
         return EngineRecord(graph_sha256=digest, sm=sm, status="not-run", note=_INSTALL)
     with tempfile.TemporaryDirectory(prefix="edgekd-tensorrt-") as folder:
@@ -65,6 +66,33 @@ def parse_and_build(graph: Path, *, sm: int | None, engine: Path | None) -> Engi
         note=result["note"],
         messages=tuple(result["messages"][:_MAX_MESSAGES]),
     )
+
+
+def parse_network(model: onnx.ModelProto) -> ParsedNetwork:
+    """What TensorRT's parser makes of a graph that was read; no engine is built.
+
+    Raises:
+        MissingError: neither TensorRT nor TensorRT for RTX can parse here.
+    """
+    module = _installed()
+    if module is None:
+        raise MissingError(_MISSING, hint=_HINT)
+    with tempfile.TemporaryDirectory(prefix="edgekd-tensorrt-") as name:
+        graph, result = Path(name) / "graph.onnx", Path(name) / "result.json"
+        graph.write_bytes(model.SerializeToString())
+        job = {"kind": "network", "module": module, "graph": str(graph), "result": str(result)}
+        failure = start(_WORKER, job, timeout_s=TIMEOUT_S)
+        if not result.is_file():  # a crash, or no end: that is an answer too
+            refusal = Refusal(node="", operator="", why=f"the parser {'; '.join(failure)}")
+            return ParsedNetwork(_TOOLS[module], "", (), {}, (refusal,))
+        found = json.loads(result.read_text())
+    if found["status"] == "not-run":
+        raise MissingError(found["note"], hint=_HINT)
+    return ParsedNetwork.of(_TOOLS[module], found)
+
+
+def _installed() -> str | None:
+    return next((name for name in _TOOLS if importlib.util.find_spec(name) is not None), None)
 
 
 def _unsigned_quantizers(model: onnx.ModelProto) -> tuple[str, ...]:
@@ -99,32 +127,7 @@ def _run_worker(
         "engine": str(engine) if wants_engine else None,
         "result": str(result),
     }
-    failure = _start(json.dumps(job))
+    failure = start(_WORKER, job, timeout_s=TIMEOUT_S)
     if result.is_file():
         return json.loads(result.read_text()), engine.read_bytes() if engine.is_file() else None
     return {"status": "rejected", "note": f"{_TOOLS[module]} {failure[0]}", "messages": failure[1:]}, None
-
-
-def _start(job: str) -> list[str]:
-    """Run the worker; what became of it, then the last lines that it wrote."""
-    # -P keeps the current folder, which may be anybody's, off the path that modules are found on.
-    command = [sys.executable, "-P", "-m", _WORKER]
-    root = str(Path(__file__).resolve().parents[2])
-    path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
-    try:
-        done = subprocess.run(
-            command,
-            input=job,
-            env={**os.environ, "PYTHONPATH": path},
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=TIMEOUT_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return [f"did not end within {TIMEOUT_S:.0f} s"]
-    lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-    if done.returncode < 0:
-        return [f"crashed ({signal.Signals(-done.returncode).name})", *lines[-5:]]
-    return [f"failed with exit code {done.returncode}", *lines[-1:]]

@@ -16,6 +16,7 @@ from __future__ import annotations
 import ctypes
 import importlib
 import json
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,14 +24,16 @@ from typing import Any
 
 MAX_BATCH = 32
 """Largest batch of an engine whose graph has a free batch axis; it is tuned for 1."""
+_NO_GPU = "TensorRT needs a GPU even to parse, and there is none here"
 _MAJOR, _MINOR = 75, 76
 """CUdevice_attribute: compute capability, major and minor."""
 
 
 def main() -> int:
-    """Do the job on standard input."""
+    """Do the job on standard input: its `kind` is `build` or `network`."""
     job = json.load(sys.stdin)
-    result = work(importlib.import_module(job["module"]), job, gpu_sm())
+    do = read_network if job.get("kind") == "network" else work
+    result = do(importlib.import_module(job["module"]), job, gpu_sm())
     Path(job["result"]).write_text(json.dumps(result))
     return 0
 
@@ -41,21 +44,96 @@ def work(trt: Any, job: Mapping[str, Any], gpu: int | None) -> dict[str, Any]:
     The job has `graph` (an ONNX file with its weights), `sm` (or null) and `engine` (its path, or null).
     The result has EngineRecord's status, note, messages and tool_version.
     """
-    ahead_of_time = hasattr(trt, "ComputeCapability")
-    if not ahead_of_time and gpu is None:
-        return _result(trt, "not-run", "TensorRT needs a GPU even to parse, and there is none here", [])
+    if _needs_gpu(trt, gpu):
+        return _result(trt, "not-run", _NO_GPU, [])
     messages: list[str] = []
-    logger = _logger(trt, messages)
-    builder = trt.Builder(logger)
-    network = builder.create_network(_network_flags(trt))
-    parser = trt.OnnxParser(network, logger)
+    builder, network, parser = _parser(trt, messages)
     if not parser.parse(Path(job["graph"]).read_bytes()):
-        found = [_parser_error(parser.get_error(index)) for index in range(parser.num_errors)]
+        found = [_parser_error(error) for error in _errors(parser)]
         return _result(trt, "rejected", "the parser refused the graph", found or messages)
     why_not = _why_not_built(trt, job, gpu)
     if why_not:
         return _result(trt, "parsed", f"the parser took the graph; {why_not}", messages)
     return _build(trt, builder, network, job, messages)
+
+
+def read_network(trt: Any, job: Mapping[str, Any], gpu: int | None) -> dict[str, Any]:
+    """Parse, and say what the parser made of the graph: no engine is built, and no kernel chosen.
+
+    The job has `graph`. Besides status, note, messages and tool_version the result has `refused`, a list of
+    `{node, operator, why}`, `layers`, a list of `{name, kind, nodes, operation, inputs, outputs}` where
+    `nodes` are the ONNX nodes that a layer stands for, and `tensors`, name to `{dtype, shape}`.
+    """
+    nothing: dict[str, Any] = {"refused": [], "layers": [], "tensors": {}}
+    if _needs_gpu(trt, gpu):
+        return {**_result(trt, "not-run", _NO_GPU, []), **nothing}
+    messages: list[str] = []
+    _builder, network, parser = _parser(trt, messages)
+    if not parser.parse(Path(job["graph"]).read_bytes()):
+        result = _result(trt, "rejected", "the parser refused the graph", messages)
+        return {**result, **nothing, "refused": [_refusal(error) for error in _errors(parser)]}
+    layers = [network.get_layer(index) for index in range(network.num_layers)]
+    return {
+        **_result(trt, "parsed", "the parser took the graph", messages),
+        **nothing,
+        "layers": [_layer(trt, layer) for layer in layers],
+        "tensors": {tensor.name: _tensor(tensor) for layer in layers for tensor in _tensors(layer)},
+    }
+
+
+def _layer(trt: Any, layer: Any) -> dict[str, Any]:
+    kind = layer.type.name
+    casts = {"ELEMENTWISE": "IElementWiseLayer", "ACTIVATION": "IActivationLayer"}
+    if kind in casts:
+        layer.__class__ = getattr(trt, casts[kind])  # how TensorRT's Python gives a layer its own attributes
+    operation = {"ELEMENTWISE": "op", "ACTIVATION": "type"}.get(kind)
+    # An activation layer's own `type`, such as RELU, hides the type of the layer.
+    found = None if operation is None else getattr(layer, operation).name
+    return {
+        "name": layer.name,
+        "kind": kind,
+        "nodes": re.findall(r"\[ONNX Layer: ([^\]]*)\]", getattr(layer, "metadata", "") or ""),
+        "operation": found,
+        "inputs": [tensor.name for tensor in _inputs(layer)],
+        "outputs": [layer.get_output(index).name for index in range(layer.num_outputs)],
+    }
+
+
+def _inputs(layer: Any) -> list[Any]:
+    tensors = (layer.get_input(index) for index in range(layer.num_inputs))
+    return [tensor for tensor in tensors if tensor is not None]
+
+
+def _tensors(layer: Any) -> list[Any]:
+    return [*_inputs(layer), *(layer.get_output(index) for index in range(layer.num_outputs))]
+
+
+def _tensor(tensor: Any) -> dict[str, Any]:
+    try:
+        shape: list[int] | None = [int(size) for size in tensor.shape]
+    except ValueError:  # the number of axes is not known
+        shape = None
+    return {"dtype": tensor.dtype.name, "shape": shape}
+
+
+def _refusal(error: Any) -> dict[str, str]:
+    return {"node": error.node_name(), "operator": error.node_operator(), "why": error.desc()}
+
+
+def _needs_gpu(trt: Any, gpu: int | None) -> bool:
+    return not hasattr(trt, "ComputeCapability") and gpu is None
+
+
+def _parser(trt: Any, messages: list[str]) -> tuple[Any, Any, Any]:
+    """A builder, an empty network and its parser; what TensorRT says goes to `messages`."""
+    logger = _logger(trt, messages)
+    builder = trt.Builder(logger)
+    network = builder.create_network(_network_flags(trt))
+    return builder, network, trt.OnnxParser(network, logger)
+
+
+def _errors(parser: Any) -> list[Any]:
+    return [parser.get_error(index) for index in range(parser.num_errors)]
 
 
 def _why_not_built(trt: Any, job: Mapping[str, Any], gpu: int | None) -> str | None:

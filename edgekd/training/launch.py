@@ -46,8 +46,8 @@ def run_plan(plan: Plan, *, progress: Progress, devices: Devices) -> TrainingRes
     if devices in ("auto", 1):
         result = Trainer(Fabric(accelerator=accelerator, devices=1), plan).run(progress)
     else:
-        # A head rests in epochs in which its term has no weight.
-        resting = any(True for _ in plan.objective.parameters())
+        # A head rests in epochs in which its term has no weight, a learned scale once it is frozen.
+        resting = plan.rests or any(True for _ in plan.objective.parameters())
         strategy = DDPStrategy(start_method="spawn", find_unused_parameters=resting)
         fabric = Fabric(accelerator=accelerator, devices=devices, strategy=strategy)
         result = _run_in_processes(fabric, plan, progress)

@@ -276,6 +276,7 @@ class Trainer:
             "processes": self._fabric.world_size,
             "network": shapes,
             "watched": plan.watch is not None,
+            **({"scheme": dict(plan.scheme)} if plan.scheme else {}),
         }
         return sha256_json(form)
 

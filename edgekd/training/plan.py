@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from torch import nn
 
@@ -50,3 +50,8 @@ class Plan:
     watch: Split | None = None
     """Examples on which each epoch's top-1 is noted and nothing is chosen: the test split, where a figure is
     to be put beside one of the literature, which takes the epoch that tests best."""
+    scheme: Mapping[str, Any] = field(default_factory=dict)
+    """What of the network's quantization no tensor's shape shows, as a JSON value: a checkpoint of another is
+    not taken up."""
+    rests: bool = False
+    """Whether parameters of the network rest in some epochs and have no gradient then."""

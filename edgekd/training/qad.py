@@ -2,9 +2,10 @@
 
     loss = label_weight * CE + teacher_weight * terms(teacher) + self_weight * KD(the student in fp32)
 
-Batch norm is folded already. Activation scales follow the data for the first part of the epochs
-(`freeze_scales_after`) and then hold still, so that the weights settle on the grid that will ship. The
-calibrated student is a candidate too (epoch 0): fine-tuning never makes what ships worse on validation.
+Statistics of batch norm, where it is not folded from the start, follow the batches for the first part of the
+epochs (`freeze_batch_norm_after`), and scales move for a longer one (`freeze_scales_after`): following the
+data, or learned. Then they hold still, so that the weights settle on the grid that will ship. The calibrated
+student is a candidate too (epoch 0): fine-tuning never makes what ships worse on validation.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
+import torch
 from torch import nn
 
 from edgekd.distillation.objective import build_quantized_objective
@@ -31,23 +33,41 @@ from edgekd.training.setting import setting_of
 
 @dataclass(frozen=True)
 class QuantizedPhases:
-    """Fake quantization throughout; scales that move for the first `moving_epochs`."""
+    """Scales that move for the first `moving_epochs`, statistics for the first `normalizing_epochs`."""
 
     moving_epochs: int
+    normalizing_epochs: int = 0
+    rounding: bool = True
+    """Whether there is fake quantization at all."""
+
+    @classmethod
+    def of(cls, section: QuantizedTraining, *, rounding: bool = True) -> QuantizedPhases:
+        """The phases of a fine-tuning; an epoch of which a part is wanted counts in full."""
+        return cls(
+            moving_epochs=_epochs(section.freeze_scales_after, section),
+            normalizing_epochs=_epochs(section.freeze_batch_norm_after, section),
+            rounding=rounding,
+        )
 
     def enter_training(self, network: nn.Module, *, epoch: int) -> None:
-        """Training mode; observers on until the scales are frozen."""
+        """Training mode; scales and statistics move until they are frozen."""
         quantized = cast(QuantizedNetwork, network)
         quantized.train()
-        quantized.set_fake_quantizing(True)
-        quantized.set_observing(epoch <= self.moving_epochs)
+        quantized.set_fake_quantizing(self.rounding)
+        quantized.set_observing(self.rounding and epoch <= self.moving_epochs)
+        quantized.set_normalizing(epoch <= self.normalizing_epochs)
 
     def enter_validation(self, network: nn.Module) -> None:
-        """Evaluation mode; validation examples never move a scale."""
+        """Evaluation mode; validation examples never move a scale or a statistic."""
         quantized = cast(QuantizedNetwork, network)
         quantized.eval()
-        quantized.set_fake_quantizing(True)
+        quantized.set_fake_quantizing(self.rounding)
         quantized.set_observing(False)
+        quantized.set_normalizing(False)
+
+
+def _epochs(part: float, section: QuantizedTraining) -> int:
+    return math.ceil(part * section.epochs - 1e-9)
 
 
 def train_quantized(
@@ -62,11 +82,13 @@ def train_quantized(
     seed: int,
     progress: Progress | None = None,
     devices: Devices = "auto",
+    rounding: bool = True,
 ) -> TrainingResult:
     """Fine-tune, or take up an interrupted fine-tuning; the state that validates best stays in `quantized`.
 
     Args:
-        quantized: the calibrated student; changed in place, ends on the CPU with observers off.
+        quantized: the calibrated student, on the CPU, with the saturation of what will ship; changed in
+            place, ends with scales that hold still and batch norm folded: its state has the form it came in.
         task: its training and validation splits are used, its test split is not.
         section: how to fine-tune; 0 epochs leave the calibrated student.
         distillation: the terms that learn from the teacher; their label_weight is not used here.
@@ -76,6 +98,7 @@ def train_quantized(
         seed: of the order, the augmentation and dropout.
         progress: hears how it goes; None says nothing.
         devices: how many GPUs, or how many processes where there is no GPU; `auto` is one.
+        rounding: False fine-tunes the same network in floating point, as a control.
 
     Raises:
         DivergedError: the loss is no longer finite; names the step.
@@ -83,7 +106,9 @@ def train_quantized(
         UsageError: a term needs a teacher and there is none.
         StorageError: a checkpoint cannot be written.
     """
-    phases = QuantizedPhases(moving_epochs=math.floor(section.freeze_scales_after * section.epochs))
+    phases = QuantizedPhases.of(section, rounding=rounding)
+    if section.batch_norm == "trained":
+        quantized.unfold_batch_norm(student, torch.from_numpy(task.normalize(task.train.x[:2])))
     phases.enter_validation(quantized)
     setting = setting_of(quantized, {TEACHER: teacher, SELF: student}, task)
     objective = build_quantized_objective(section, distillation, setting)
@@ -98,7 +123,10 @@ def train_quantized(
         checkpoint_dir=checkpoint_dir,
         seed=seed,
         starts_trained=True,
+        scheme={"rounding": rounding, **quantized.fingerprint},
+        rests=quantized.learned,
     )
     result = run_plan(plan, progress=progress or Silent(), devices=devices)
+    quantized.fold_batch_norm()
     phases.enter_validation(quantized)
     return result

@@ -7,11 +7,12 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from edgekd.documents.profile import Profile
-from edgekd.documents.spec import Spec
+from edgekd.documents.spec import FloatDialect, Int8Dialect, Spec
 from edgekd.shipped import shipped
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -97,10 +98,11 @@ def test_a_shipped_profile_loads(path: Path) -> None:
     "path", sorted(shipped("export", "specs").glob("*.toml")), ids=lambda path: path.stem
 )
 def test_a_shipped_spec_loads(path: Path) -> None:
-    assert Spec.read(path).runtime == path.stem
+    assert Spec.read(path).dialect == path.stem
 
 
 def test_something_is_shipped() -> None:
-    assert len(list(shipped("profiles").glob("*.toml"))) >= 6
-    assert {path.stem for path in shipped("export", "specs").glob("*.toml")} == {"onnxruntime", "tensorrt"}
+    assert len(list(shipped("profiles").glob("*.toml"))) >= 9
+    dialects = {*get_args(Int8Dialect), *get_args(FloatDialect)}
+    assert {path.stem for path in shipped("export", "specs").glob("*.toml")} == dialects
     assert shipped("export", "kit", "run.py").is_file()

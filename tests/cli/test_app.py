@@ -52,7 +52,8 @@ def test_help_lists_every_command_without_importing_it(edgekd: Any, monkeypatch:
 
 def test_the_list_of_commands_fits_on_a_terminal(edgekd: Any) -> None:
     listed = edgekd("--help").stdout.partition("Commands:\n")[2]
-    assert listed == "".join(f"  {name:8}  {line}\n" for name, line in COMMANDS.items())
+    width = max(map(len, COMMANDS))
+    assert listed == "".join(f"  {name:{width}}  {line}\n" for name, line in COMMANDS.items())
 
 
 @pytest.mark.parametrize("name", COMMANDS)

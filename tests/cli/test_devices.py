@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from edgekd.devices.isa import int8_warning
 from edgekd.devices.local import LocalDevice
 from edgekd.devices.profiles import load_profile
 from edgekd.documents.profile import Profile
@@ -15,13 +16,16 @@ from edgekd.documents.run_log import Facts
 from edgekd.shipped import shipped
 
 LIST = """\
-name                  kind        int8     memory    runtimes
-jetson-orin-nano-8gb  jetson      dotprod  8.00 GiB  tensorrt, onnxruntime
-nvidia-h200-sxm       nvidia-gpu  -        131 GiB   tensorrt, onnxruntime
-nvidia-l4             nvidia-gpu  -        22.4 GiB  tensorrt, onnxruntime
-raspberry-pi-5-8gb    arm-board   dotprod  8.00 GiB  onnxruntime
-x86-64-avx2           x86         avx2     -         onnxruntime
-x86-64-avx512-vnni    x86         vnni     -         onnxruntime
+name                   kind        int8     memory    runtimes
+jetson-orin-nano-8gb   jetson      dotprod  8.00 GiB  tensorrt, onnxruntime
+nvidia-h200-sxm        nvidia-gpu  -        131 GiB   tensorrt, onnxruntime
+nvidia-l4              nvidia-gpu  -        22.4 GiB  tensorrt, onnxruntime
+nxp-imx8m-plus         arm-board   neon     -         onnxruntime
+raspberry-pi-4-8gb     arm-board   neon     8.00 GiB  onnxruntime
+raspberry-pi-5-8gb     arm-board   dotprod  8.00 GiB  onnxruntime
+raspberry-pi-zero-2-w  arm-board   neon     512 MiB   onnxruntime
+x86-64-avx2            x86         avx2     -         onnxruntime
+x86-64-avx512-vnni     x86         vnni     -         onnxruntime
 """
 
 SHOW = """\
@@ -44,7 +48,8 @@ a ceiling that was not measured
 1-core-1-ghz: int8_tops    0.064  derived     32 products x 2 operations x 1 GHz; VPMADDUBSW and the \
 additions that follow it, not measured
 
-- VPMADDUBSW adds pairs of U8S8 products into 16 bits and saturates: accuracy may differ from that on VNNI.
+- VPMADDUBSW adds pairs of U8S8 products into 16 bits and saturates: weights of 8 bits go there as uint8, \
+or have reduce_range.
 - A processor with VNNI is not this profile: the same graph gives other numbers and other times there.
 - Memory bandwidth differs from machine to machine, and is not given.
 """
@@ -75,7 +80,19 @@ def test_list_names_a_broken_file_on_standard_error(edgekd: Any, own_folders: Pa
 
 def test_show(edgekd: Any) -> None:
     result = edgekd("devices", "show", "x86-64-avx2")
-    assert (result.exit_code, result.stdout, result.stderr) == (0, SHOW, "")
+    assert (result.exit_code, result.stdout) == (0, SHOW)
+    assert result.stderr == f"warning: {int8_warning(load_profile('x86-64-avx2'), 'onnxruntime')}\n"
+
+
+@pytest.mark.parametrize("name", ["raspberry-pi-4-8gb", "raspberry-pi-zero-2-w@stock", "nxp-imx8m-plus"])
+def test_show_warns_where_int8_may_not_pay(edgekd: Any, name: str) -> None:
+    result = edgekd("devices", "show", name)
+    assert result.stderr.startswith(f"warning: {name.split('@')[0]} (")
+    assert "has NEON without a dot product: int8 may be no faster than fp32" in result.stderr
+
+
+def test_show_is_silent_where_int8_pays(edgekd: Any) -> None:
+    assert edgekd("devices", "show", "raspberry-pi-5-8gb").stderr == ""
 
 
 def test_show_one_operating_point(edgekd: Any) -> None:

@@ -14,8 +14,9 @@ import pytest
 
 from edgekd import __version__
 from edgekd.cli import doctor as doctor_module
+from edgekd.devices.isa import INT8_MEANING, int8_instruction, int8_warning
 from edgekd.devices.local import LocalDevice
-from edgekd.devices.profiles import int8_instruction
+from edgekd.devices.profiles import local_profile
 from edgekd.documents.run_log import Facts
 from edgekd.errors import DeviceError
 
@@ -126,9 +127,19 @@ def test_the_driver_says_which_cuda_it_supports(
     assert "cuda       12.9 by the driver\n" in edgekd("doctor").stdout
 
 
+def test_a_machine_on_which_int8_may_not_pay_is_told_so(
+    edgekd: Any, facts: Facts, light: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older = facts.model_copy(update={"isa": ("avx2", "fma")})
+    monkeypatch.setattr(LocalDevice, "facts", lambda self, runtime: older)
+    result = edgekd("doctor")
+    assert "int8       AVX2 without VNNI: int8 gains less, and U8S8 products may saturate\n" in result.stdout
+    assert result.stderr == f"{WARNINGS}warning: {int8_warning(local_profile(older), 'onnxruntime')}\n"
+
+
 def test_every_instruction_has_its_sentence() -> None:
     for isa in (("amx_int8",), ("avx_vnni",), ("avx2",), ("i8mm",), ("asimddp",), ("asimd",), ()):
-        assert doctor_module.INT8_MEANING[int8_instruction(isa)].partition(": int8 ")[2]
+        assert INT8_MEANING[int8_instruction(isa)].partition(": int8 ")[2]
 
 
 def test_every_extra_that_is_named_is_one_of_the_package() -> None:

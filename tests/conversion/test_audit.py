@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+import platform
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +10,20 @@ import onnx
 import onnxruntime
 import pytest
 
-from edgekd.conversion.audit import audit_graph
+from edgekd.conversion.audit import audit_graph, quantization_of
+from edgekd.conversion.auditing.causes.explain import explain, remarks
+from edgekd.conversion.auditing.causes.processor import Processor
 from edgekd.conversion.dialects import to_dialect, write_graph
+from edgekd.conversion.graph_view import views
 from edgekd.documents.audit import Audit, AuditedOperator
 from edgekd.errors import BundleError, ConversionError
+from edgekd.runtimes.onnxruntime import open_session, run_batches
+from tests.conversion.audit_cases import CAUSES, INT8, ON_X86, Make, codes, conv_with, image, opened, rows
 from tests.conversion.graphs import CASES, IMAGE, Writer, residual
 
 NODE_GRAPHS = Path(onnx.__file__).parent / "backend/test/data"
+X86 = Processor(unsigned_alone=True, signed_weights=True)
+ARM = Processor(unsigned_alone=False, signed_weights=False)
 
 
 def audit(model: onnx.ModelProto, tmp_path: Path) -> Audit:
@@ -23,184 +31,180 @@ def audit(model: onnx.ModelProto, tmp_path: Path) -> Audit:
     return audit_graph(tmp_path / "graph.onnx")
 
 
-def unsigned() -> Writer:
-    """A writer whose quantizers have uint8 codes with zero point 128, and `u0` for 0."""
-    write = Writer()
-    write.constant("zero", np.uint8(128))
-    write.constant("u0", np.uint8(0))
-    return write
-
-
-def image(make: Callable[[Writer, str], str]) -> Callable[[], onnx.ModelProto]:
-    """A graph on quantized images."""
-
-    def graph() -> onnx.ModelProto:
-        write = unsigned()
-        return write.graph(make(write, write.quantize("input")), rank=4)
-
-    return graph
-
-
-def rows(make: Callable[[Writer, str], str], rank: int = 2) -> Callable[[], onnx.ModelProto]:
-    """A graph on quantized rows of 4 (rank 2), or on sequences of them (rank 3)."""
-
-    def graph() -> onnx.ModelProto:
-        write = unsigned()
-        shape = (4,) if rank == 2 else (5, 4)
-        return write.graph(make(write, write.quantize("input")), shape=shape, rank=rank)
-
-    return graph
-
-
-def clip(write: Writer, x: str, scale: float) -> str:
-    bounds = [write.constant(f"bound_{value}", np.float32(value)) for value in (0, 6)]
-    step = write.constant("step", np.float32(scale))
-    return write.quantize(write.op("Clip", write.conv(x, 3, 8), *bounds), step, "u0")
-
-
-def silu(write: Writer, x: str) -> str:
-    y = write.conv(x, 3, 8)
-    return write.quantize(write.op("Mul", y, write.op("Sigmoid", y)))
-
-
-def unquantized_add(write: Writer, x: str) -> str:
-    skip = write.quantize(write.conv(x, 3, 8))
-    return write.quantize(write.op("Add", write.conv(x, 3, 8), skip))
-
-
-def read_twice(write: Writer, x: str) -> str:
-    y = write.conv(x, 3, 8)
-    return write.op("Mul", write.quantize(write.op("Relu", y), zero="u0"), y)
-
-
-def dedicated(write: Writer, x: str) -> str:
-    y = write.op("Relu", write.conv(x, 3, 8))
-    other = write.constant("other", np.float32(0.05))
-    left, right = write.quantize(y, zero="u0"), write.quantize(y, other, "u0")
-    return write.quantize(write.op("Add", left, right))
-
-
-def batch_norm(write: Writer, x: str) -> str:
-    statistics = [write.constant(f"statistic_{index}", np.ones(8, np.float32)) for index in range(4)]
-    return write.quantize(write.op("BatchNormalization", write.conv(x, 3, 8), *statistics))
-
-
-def wide_weight(write: Writer, x: str) -> str:
-    codes = write.constant("codes", np.ones((8, 3, 3, 3), np.int16))
-    return write.quantize(write.op("Conv", x, write.op("DequantizeLinear", codes, "scale")))
-
-
-def wide_output(write: Writer, x: str) -> str:
-    return write.quantize(write.conv(x, 3, 8), zero=write.constant("z16", np.uint16(0)))
-
-
-def wide_input(write: Writer, x: str) -> str:
-    wide = write.quantize("input", zero=write.constant("z16", np.uint16(0)))
-    return write.quantize(write.conv(wide, 3, 8))
-
-
-FIRST = "its output goes into"
-CAUSES: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
-    "hard swish": (
-        image(lambda write, x: write.quantize(write.op("HardSwish", write.conv(x, 3, 8)))),
-        "HardSwish is between it and the next QuantizeLinear; ONNX Runtime folds only Relu and Clip",
-    ),
-    "silu": (
-        image(silu),
-        "SiLU is between it and the next QuantizeLinear; ONNX Runtime folds only Relu and Clip",
-    ),
-    "leaky": (
-        image(lambda write, x: write.quantize(write.op("LeakyRelu", write.conv(x, 3, 8)))),
-        "LeakyRelu is between it and the next QuantizeLinear; ONNX Runtime folds only Relu and Clip",
-    ),
-    "relu6": (
-        image(lambda write, x: clip(write, x, 0.08)),
-        "the Clip [0, 6] after it is narrower than its quantizer [0, 20.4]",
-    ),
-    "relu in a signed grid": (
-        image(lambda write, x: write.quantize(write.op("Relu", write.conv(x, 3, 8)))),
-        "the Relu after it is quantized to uint8 with zero point 128",
-    ),
-    "float input": (
-        image(lambda write, x: write.quantize(write.conv("input", 3, 8))),
-        "its input 'input' has no DequantizeLinear",
-    ),
-    "float input from an operator": (
-        image(lambda write, x: write.quantize(write.conv(write.op("Tanh", x), 3, 8))),
-        "its input 'Tanh_2', made by Tanh '/Tanh_2', has no DequantizeLinear",
-    ),
-    "layout in between": (
-        rows(lambda write, x: write.gemm(write.op("Flatten", x), 4, 5)),
-        "Flatten '/Flatten_2' is between it and its input's DequantizeLinear",
-    ),
-    "float output": (image(lambda write, x: write.conv(x, 3, 8)), "its output leaves the graph in float"),
-    "unquantized add": (image(unquantized_add), f"{FIRST} Add '/Add_8' without a QuantizeLinear"),
-    "read in float": (image(read_twice), f"{FIRST} Mul '/Mul_7' without a QuantizeLinear"),
-    "dedicated quantizers": (image(dedicated), "its output has 2 quantizers, one for each reader"),
-    "batch norm": (image(batch_norm), "BatchNormalization '/BatchNormalization_4' follows it"),
-    "transposed convolution": (
-        image(
-            lambda write, x: write.quantize(write.op("ConvTranspose", x, write.weight(3, 8, 3, 3, axis=1)))
-        ),
-        "ONNX Runtime's CPU provider has no int8 ConvTranspose",
-    ),
-    "computed weight": (
-        image(lambda write, x: write.quantize(write.op("Conv", x, write.op("Tanh", "input")))),
-        "its weight is not a constant",
-    ),
-    "int16 weight": (image(wide_weight), "its weight is int16 and its input uint8"),
-    "uint16 input": (image(wide_input), "its input is quantized to uint16"),
-    "uint16 output": (image(wide_output), "its input is uint8 and its output uint16"),
-    "gemm's float bias": (
-        rows(lambda write, x: write.gemm(x, 4, 5)),
-        "its output is float and its bias is not quantized",
-    ),
-    "gemm's factor": (
-        rows(lambda write, x: write.op("Gemm", x, write.weight(5, 4), write.bias(5), transB=1, beta=2.0)),
-        "it has a factor beta",
-    ),
-    "float weight": (
-        rows(lambda write, x: write.op("MatMul", x, write.float_weight(4, 5)), rank=3),
-        "its weight is not quantized",
-    ),
-    "weight alone": (
-        rows(lambda write, x: write.op("MatMul", "input", write.weight(4, 5, axis=1)), rank=3),
-        "its input 'input' has no DequantizeLinear",
-    ),
-}
-
-
-@pytest.mark.parametrize(("make", "cause"), CAUSES.values(), ids=CAUSES.keys())
-def test_each_cause_is_named(make: Callable[[], onnx.ModelProto], cause: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("make", "cause_id", "cause"), CAUSES.values(), ids=CAUSES.keys())
+def test_each_cause_is_named(make: Make, cause_id: str, cause: str, tmp_path: Path) -> None:
     found = [operator for operator in audit(make(), tmp_path).operators if not operator.int8]
-    assert [operator.cause for operator in found] == [cause]
+    assert {operator.cause for operator in found} == {cause}
+    assert {operator.cause_id for operator in found} == {cause_id}
     assert found[0].advice
 
 
-INT8: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
-    "narrow range under a clip": (image(lambda write, x: clip(write, x, 6 / 255)), "QLinearConv"),
-    "quantizers around the activation": (
-        image(lambda write, x: write.quantize(write.op("LeakyRelu", write.quantize(write.conv(x, 3, 8))))),
-        "QLinearConv",
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="Arm has kernels for int8 codes")
+@pytest.mark.parametrize(("make", "cause"), ON_X86.values(), ids=ON_X86.keys())
+def test_signed_codes_that_stay_are_named(make: Make, cause: str, tmp_path: Path) -> None:
+    found = [operator for operator in audit(make(), tmp_path).operators if not operator.int8]
+    assert {(operator.cause_id, operator.cause) for operator in found} == {("signed-codes", cause)}
+
+
+@pytest.mark.parametrize("make", [make for make, _ in ON_X86.values()], ids=ON_X86.keys())
+def test_signed_codes_are_no_cause_on_arm(make: Make) -> None:
+    (view,) = views(make())
+    node = next(node for node in view.graph.node if node.op_type == "Conv")
+    assert explain(view, node, "Conv", X86).cause_id == "signed-codes"
+    assert explain(view, node, "Conv", ARM).cause_id == "not-fused"
+
+
+def test_what_no_cause_explains_is_told_with_what_is_known() -> None:
+    (view,) = views(image(lambda write, x: write.quantize(write.conv(x, 3, 8)))())
+    node = next(node for node in view.graph.node if node.op_type == "Conv")
+    assert explain(view, node, "Conv", X86).text == (
+        "ONNX Runtime did not fuse it, for a reason that edgekd does not know: it reads uint8, its weight is "
+        "int8, and its result goes into QuantizeLinear '/QuantizeLinear_4'"
+    )
+
+
+@pytest.mark.parametrize(("make", "runs_as"), INT8.values(), ids=INT8.keys())
+def test_what_runs_in_int8_is_counted(make: Make, runs_as: str, tmp_path: Path) -> None:
+    found = audit(make(), tmp_path)
+    (operator,) = found.operators
+    assert (operator.int8, operator.runs_as, operator.cause, operator.advice) == (True, runs_as, None, None)
+    assert [one.cause_id for one in found.findings if one.level == "error"] == []
+
+
+def wrong_axis(write: Writer, x: str) -> str:
+    """Without a bias ONNX Runtime takes the scales of input channels for those of output channels."""
+    x = write.quantize(write.conv(x, 3, 8))
+    scales = write.random.uniform(0.001, 0.01, 8)
+    return conv_with(write, x, opened(write, codes(write, 8, 8, 3, 3), scales, [0] * 8, axis=1))
+
+
+WRONG: dict[str, tuple[Make, str]] = {
+    "convolution": (image(wrong_axis), "its weight has its scales on axis 1, not on axis 0"),
+    "product": (
+        rows(lambda write, x: write.op("MatMul", x, write.weight(4, 4, axis=0)), rank=3),
+        "its weight has its scales on axis 0, not on axis 1",
     ),
-    "gemm without bias": (
-        rows(lambda write, x: write.op("Gemm", x, write.weight(5, 4), transB=1)),
-        "QGemm",
-    ),
-    "gemm before a quantizer": (rows(lambda write, x: write.quantize(write.gemm(x, 4, 5))), "QGemm"),
-    "matrix product": (
-        rows(lambda write, x: write.op("MatMul", x, write.weight(4, 5, axis=1)), rank=3),
-        "MatMulIntegerToFloat",
+    "gemm": (
+        rows(lambda write, x: write.quantize(write.op("Gemm", x, write.weight(4, 4, axis=1), transB=1))),
+        "its weight has its scales on axis 1, not on axis 0",
     ),
 }
 
 
-@pytest.mark.parametrize(("make", "runs_as"), INT8.values(), ids=INT8.keys())
-def test_what_runs_in_int8_is_counted(
-    make: Callable[[], onnx.ModelProto], runs_as: str, tmp_path: Path
-) -> None:
-    (operator,) = audit(make(), tmp_path).operators
-    assert (operator.int8, operator.runs_as, operator.cause, operator.advice) == (True, runs_as, None, None)
+@pytest.mark.parametrize(("make", "cause"), WRONG.values(), ids=WRONG.keys())
+def test_int8_that_computes_something_else_is_an_error(make: Make, cause: str, tmp_path: Path) -> None:
+    found = audit(make(), tmp_path)
+    (fault,) = [one for one in found.findings if one.level == "error"]
+    name = found.operators[-1].name
+    assert (fault.cause_id, fault.operators) == ("weight-axis", (name,))
+    assert fault.message == f"{name} runs in int8 and computes something else, or fails when it runs: {cause}"
+    model = make()
+    shape = [2, *(axis.dim_value for axis in model.graph.input[0].type.tensor_type.shape.dim[1:])]
+    x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    written, optimized = (
+        open_session(model, as_written=plain).run(None, {"input": x})[0] for plain in (True, False)
+    )
+    assert np.abs(written - optimized).max() > 0.1 * np.abs(written).max()
+
+
+def test_an_output_with_many_scales_is_an_error(tmp_path: Path) -> None:
+    def per_channel(write: Writer, x: str) -> str:
+        parts = [
+            write.constant("s8", np.full(8, 0.05, np.float32)),
+            write.constant("z8", np.full(8, 128, np.uint8)),
+        ]
+        made = write.op("QuantizeLinear", write.conv(x, 3, 8), *parts, axis=1)
+        return write.op("DequantizeLinear", made, *parts, axis=1)
+
+    found = audit(image(per_channel)(), tmp_path)
+    (fault,) = [one for one in found.findings if one.level == "error"]
+    text = "/Conv_3 runs in int8 and computes something else, or fails when it runs:"
+    assert fault.message == f"{text} its output has 8 scales, not one"
+    with pytest.raises(ConversionError, match="zero point"):
+        run_batches(open_session(image(per_channel)()), np.zeros((1, *IMAGE), np.float32))
+
+
+def remarked(make: Make, processor: Processor) -> list[str]:
+    """What is said of the last weighted operator of a graph."""
+    (view,) = views(make())
+    node = [node for node in view.graph.node if re.search("Conv|MatMul|Gemm", node.op_type)][-1]
+    return [f"{one.cause_id}: {one.text}" for one in remarks(view, node, processor)]
+
+
+def with_weight(dtype: type, zero: object) -> Make:
+    return image(
+        lambda write, x: conv_with(write, x, opened(write, codes(write, 8, 3, 3, 3, dtype=dtype), 0.01, zero))
+    )
+
+
+def test_slow_weights_are_told() -> None:
+    slow = "unsigned-weights: its weight is uint8; int8 weights have faster kernels here"
+    assert remarked(with_weight(np.int8, 0), X86) == []
+    assert remarked(with_weight(np.uint8, 128), X86) == [slow]
+    assert remarked(with_weight(np.uint8, 128), Processor(unsigned_alone=True, signed_weights=False)) == []
+    assert remarked(with_weight(np.int8, 3), X86) == [
+        "asymmetric-weights: its weight has the zero point 3, not 0 alone"
+    ]
+    per_channel = image(
+        lambda write, x: conv_with(
+            write, x, opened(write, codes(write, 8, 3, 3, 3), np.full(8, 0.01), np.arange(8))
+        )
+    )
+    assert remarked(per_channel, X86) == [
+        "asymmetric-weights: its weight has zero points 1 to 7, not 0 alone"
+    ]
+
+
+def operator_on_codes(dtype: str, weight: str) -> Make:
+    text = f"""<ir_version: 10, opset_import: ["": 21]>
+        g ({dtype}[N, 1, 4, 4] x) => ({dtype}[N, 1, 4, 4] y)
+        <float s = {{0.1}}, {dtype} z = {{0}}, {weight}[1, 1, 1, 1] w = {{3}}, {weight} wz = {{0}}>
+        {{ y = QLinearConv (x, s, z, w, s, wz, s, z) }}"""
+    return lambda: onnx.parser.parse_model(text)
+
+
+def test_slow_activations_of_operators_on_codes_are_told() -> None:
+    text = "its activations are int8, for which ONNX Runtime has no fast kernel on this processor"
+    slow = f"signed-activations: {text}"
+    assert remarked(operator_on_codes("int8", "int8"), X86) == [slow]
+    assert remarked(operator_on_codes("int8", "int8"), ARM) == []
+    assert remarked(operator_on_codes("uint8", "int8"), X86) == []
+
+
+DYNAMIC = """<ir_version: 10, opset_import: ["": 21]>
+    g (float[N, 4] x) => (float[N, 5] y) <int8[4, 5] w, int8 wz = {0}, float ws = {0.1}>
+    {
+      q, s, z = DynamicQuantizeLinear (x)
+      p = MatMulInteger (q, w, z, wz)
+      f = Cast <to = 1> (p)
+      t = Mul (s, ws)
+      y = Mul (f, t)
+    }"""
+
+
+def dynamic() -> onnx.ModelProto:
+    model = onnx.parser.parse_model(DYNAMIC)
+    values = np.arange(-10, 10, dtype=np.int8).reshape(4, 5)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(values, "w"))
+    del model.graph.value_info[:]
+    return model
+
+
+def test_dynamic_quantization_is_told(tmp_path: Path) -> None:
+    found = audit(dynamic(), tmp_path)
+    (operator,) = found.operators
+    assert (operator.int8, operator.runs_as, found.quantization) == (True, "DynamicQuantizeMatMul", "dynamic")
+    assert [(one.cause_id, one.level) for one in found.findings] == [("dynamic-quantization", "note")]
+
+
+def test_how_a_graph_is_quantized() -> None:
+    assert quantization_of(float_chain()) == "none"
+    assert quantization_of(residual()) == "qdq"
+    assert quantization_of(operator_on_codes("uint8", "int8")()) == "qoperator"
+    assert quantization_of(dynamic()) == "dynamic"
+    both = residual()
+    both.graph.node.extend(dynamic().graph.node)
+    assert quantization_of(both) == "mixed"
 
 
 def test_the_canonical_graph_names_its_dialect_as_the_cause(tmp_path: Path) -> None:
@@ -214,6 +218,7 @@ def test_the_canonical_graph_names_its_dialect_as_the_cause(tmp_path: Path) -> N
         cause="the Relu after it is quantized to int8 with zero point 0, as TensorRT wants it; "
         "ONNX Runtime folds a Relu only into codes that start at it",
         advice="use the dialect onnxruntime-u8: uint8 with zero point 0 after a Relu",
+        cause_id="relu-zero-point",
     )
 
 
@@ -269,7 +274,26 @@ def test_a_graph_that_was_optimized_before(tmp_path: Path) -> None:
     onnxruntime.InferenceSession(tmp_path / "graph.onnx", options)
     found = audit_graph(tmp_path / "optimized.onnx")
     assert [operator.runs_as for operator in found.operators] == ["QLinearConv"] * 3 + ["QGemm"]
-    assert found.int8_ops == 4
+    assert (found.int8_ops, found.quantization) == (4, "qoperator")
+
+
+def test_a_fused_operator_of_a_graph_that_was_optimized_before(tmp_path: Path) -> None:
+    model = onnx.parser.parse_model(
+        """<ir_version: 10, opset_import: ["": 21, "com.microsoft": 1]>
+        g (float[N, 1, 4, 4] x) => (float[N, 1, 4, 4] y)
+        <float s = {0.1}, uint8 z = {0}, float[1, 1, 1, 1] w = {3}>
+        {
+          q = QuantizeLinear (x, s, z)
+          d = DequantizeLinear (q, s, z)
+          y = com.microsoft.FusedConv <activation = "Relu"> (d, w)
+        }"""
+    )
+    (operator,) = audit(model, tmp_path).operators
+    assert (operator.cause_id, operator.cause) == (
+        "no-int8-kernel",
+        "ONNX Runtime's CPU provider has no int8 FusedConv",
+    )
+    assert operator.advice == "give the runtime the graph as it was before it was optimized"
 
 
 def test_operators_in_a_branch_and_in_a_function(tmp_path: Path) -> None:
@@ -296,9 +320,8 @@ def test_an_operator_whose_result_is_constant(tmp_path: Path) -> None:
     write = Writer()
     product = write.op("MatMul", write.float_weight(4, 4), write.float_weight(4, 4))
     found = audit(write.graph(write.op("Add", "input", product), shape=(4, 4), rank=3), tmp_path)
-    assert [(operator.runs_as, operator.cause) for operator in found.operators] == [
-        ("nothing", "the runtime removed it: its result is constant or not used")
-    ]
+    assert [(operator.runs_as, operator.cause_id) for operator in found.operators] == [("nothing", "removed")]
+    assert found.operators[0].cause == "the runtime removed it: the result is constant or not used"
 
 
 def test_a_graph_that_the_runtime_cannot_load(tmp_path: Path) -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from edgekd.devices.isa import int8_instruction
 from edgekd.devices.profiles import (
     best_match,
-    int8_instruction,
     list_profiles,
     load_profile,
     load_profile_at,
@@ -61,6 +61,18 @@ ORIN_NANO = PI_5.model_copy(
         "memory_bytes": 7_990_000_000,
     }
 )
+PI_4 = PI_5.model_copy(
+    update={
+        "cpu": "Cortex-A72",
+        "board": "Raspberry Pi 4 Model B Rev 1.4",
+        "isa": ("asimd",),
+        "memory_bytes": 8_189_784_064,
+    }
+)
+ZERO_2 = PI_4.model_copy(
+    update={"cpu": "Cortex-A53", "board": "Raspberry Pi Zero 2 W Rev 1.0", "memory_bytes": 437_903_360}
+)
+IMX8MP = ZERO_2.model_copy(update={"board": "NXP i.MX8MPlus EVK board", "memory_bytes": 6_000_000_000})
 PROFILE = """
 schema = 1
 id = "{name}"
@@ -101,16 +113,19 @@ def figures(profile: Profile) -> Iterator[tuple[str, Figure]]:
             yield key, figure
 
 
-def test_the_six_devices_are_shipped() -> None:
+def test_the_nine_devices_are_shipped() -> None:
     assert list(SHIPPED) == [
         "jetson-orin-nano-8gb",
         "nvidia-h200-sxm",
         "nvidia-l4",
+        "nxp-imx8m-plus",
+        "raspberry-pi-4-8gb",
         "raspberry-pi-5-8gb",
+        "raspberry-pi-zero-2-w",
         "x86-64-avx2",
         "x86-64-avx512-vnni",
     ]
-    assert [one.problem for one in list_profiles()] == [None] * 6
+    assert [one.problem for one in list_profiles()] == [None] * 9
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -155,8 +170,16 @@ def test_the_orin_nano_has_its_three_modes() -> None:
         (L4_SERVER, ["nvidia-l4", "x86-64-avx512-vnni"]),
         (PI_5, ["raspberry-pi-5-8gb"]),
         (ORIN_NANO, ["jetson-orin-nano-8gb"]),
+        (PI_4, ["raspberry-pi-4-8gb"]),
+        (PI_4.model_copy(update={"memory_bytes": 4 * 2**30}), []),
+        (ZERO_2, ["raspberry-pi-zero-2-w"]),
+        (IMX8MP, ["nxp-imx8m-plus"]),
+        (IMX8MP.model_copy(update={"isa": ("asimd", "asimddp")}), []),
     ],
-    ids=["epyc", "haswell", "alder-lake", "sapphire-rapids", "l4", "pi-5", "orin-nano"],
+    ids=[
+        *("epyc", "haswell", "alder-lake", "sapphire-rapids", "l4", "pi-5", "orin-nano"),
+        *("pi-4", "pi-4-4gb", "zero-2", "imx8mp", "a-later-imx"),
+    ],
 )
 def test_a_machine_matches_its_own_profiles_and_no_other(facts: Facts, matching: list[str]) -> None:
     assert [name for name, profile in SHIPPED.items() if not mismatches(profile, facts)] == matching
@@ -231,7 +254,7 @@ def test_one_of_several_features_is_enough() -> None:
     )
 
 
-@pytest.mark.parametrize("facts", [EPYC, HASWELL, L4_SERVER, PI_5, ORIN_NANO])
+@pytest.mark.parametrize("facts", [EPYC, HASWELL, L4_SERVER, PI_5, ORIN_NANO, PI_4, IMX8MP])
 def test_the_local_profile_is_the_machine_that_it_was_made_of(facts: Facts) -> None:
     profile = local_profile(facts)
     assert (profile.id, profile.kind) == ("local", "local")
@@ -249,21 +272,19 @@ def test_the_local_profile_says_what_the_facts_say() -> None:
     assert target_sm(local_profile(EPYC)) is None
 
 
-@pytest.mark.parametrize(
-    ("isa", "instruction"),
-    [
-        (SAPPHIRE_RAPIDS.isa, "amx"),
-        (EPYC.isa, "vnni"),
-        (ALDER_LAKE.isa, "vnni"),
-        (HASWELL.isa, "avx2"),
-        (("asimd", "asimddp", "i8mm"), "i8mm"),
-        (PI_5.isa, "dotprod"),
-        (("asimd",), "neon"),
-        (("sse4_2",), "none"),
-    ],
-)
-def test_int8_instruction(isa: tuple[str, ...], instruction: str) -> None:
-    assert int8_instruction(isa) == instruction
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_instruction_is_that_of_the_features_that_the_profile_wants(name: str) -> None:
+    profile = SHIPPED[name]
+    if profile.cpu is not None:
+        assert profile.cpu.int8 == int8_instruction(profile.detect.isa)
+
+
+@pytest.mark.parametrize("name", ["nxp-imx8m-plus", "raspberry-pi-4-8gb", "raspberry-pi-zero-2-w"])
+def test_boards_without_a_dot_product_do_at_most_twice_as_many_operations_in_int8(name: str) -> None:
+    for key, point in SHIPPED[name].operating_points.items():
+        assert point.int8_tops is not None
+        assert point.fp32_tflops is not None
+        assert point.int8_tops.value == pytest.approx(2 * point.fp32_tflops.value, rel=0.01), key
 
 
 def test_an_operating_point_is_named_or_the_default() -> None:
@@ -315,7 +336,7 @@ def test_the_first_folder_wins(own_folder: Path, tmp_path: Path) -> None:
     assert profile_folders() == (own_folder, tmp_path / "none", config, shipped("profiles"))
     assert load_profile("nvidia-l4").description == "mine"
     assert profile_path("my-board") == other
-    assert len(list_profiles()) == 7
+    assert len(list_profiles()) == 10
 
 
 def test_the_configuration_folder_is_in_the_home_by_default(
@@ -331,7 +352,7 @@ def test_a_broken_file_is_listed_with_its_problem_and_is_not_fatal(own_folder: P
     write(own_folder, "broken", "schema = 1\nid = 3\n")
     renamed = write(own_folder, "renamed", PROFILE.format(name="original", description="a copy"))
     listed = {one.name: one for one in list_profiles()}
-    assert len(listed) == 8
+    assert len(listed) == 11
     assert listed["renamed"].problem == "id: found 'original'; it is the file's name without .toml, 'renamed'"
     assert listed["broken"].profile is None
     assert listed["broken"].problem is not None

@@ -18,6 +18,7 @@ from edgekd.documents.profile import Profile
 from edgekd.documents.recipe import Recipe
 from edgekd.documents.report import Report
 from edgekd.documents.run_log import RunLog
+from edgekd.documents.sensitivity import Sensitivity
 from edgekd.documents.spec import Spec
 from edgekd.documents.verdict import Verdict
 from edgekd.errors import DocumentError
@@ -150,6 +151,33 @@ def arm(
     }
 
 
+COST = {"what": "latency", "ratio": 1.05, "interval": INTERVAL, "samples": 240, "processes": 3}
+SENSITIVITY: dict[str, Any] = {
+    "schema": 1,
+    "name": "my-digits",
+    "precision": "float",
+    "budget_pt": 0.3,
+    "within": True,
+    "scheme": {"schema": 1, "layers": {"stem.0": "float"}},
+    "fp32_top1": 0.98,
+    "start": {"top1": 0.9, "drop_pt": 8, "kl": 0.2, "count": 100},
+    "found": {"top1": 0.98, "drop_pt": 0, "kl": 0.001, "count": 100},
+    "cost": COST,
+    "all_cost": {**COST, "ratio": 2},
+    "examples": 100,
+    "layers": [
+        {"name": "stem.0", "precision": "float", "gain": 0.19, "top1": 0.98, "cost": COST},
+        {"name": "block.conv1", "precision": "int8", "gain": -0.001, "top1": 0.9, "cost": COST},
+    ],
+    "tensors": [{"name": "input", "gain": 0.18, "layers": ["stem.0"]}],
+    "groups": [{"layers": ["stem.0", "block.conv1"], "gain": 0.19, "cost": COST}],
+    "steps": [{"layers": [], "drop_pt": 8}, {"layers": ["stem.0"], "drop_pt": 0}],
+    "notes": ["a note"],
+    "facts": FACTS,
+    "versions": VERSIONS,
+}
+
+
 DOCUMENTS: dict[type[Document], dict[str, Any]] = {
     Recipe: RECIPE,
     Profile: {
@@ -240,6 +268,7 @@ DOCUMENTS: dict[type[Document], dict[str, Any]] = {
         "stages": [{"name": "teacher", "key": SHA, "seconds": 3}],
         "versions": VERSIONS,
     },
+    Sensitivity: SENSITIVITY,
     Audit: AUDIT,
     EngineRecord: ENGINE,
     Comparison: {

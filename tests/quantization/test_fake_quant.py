@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from edgekd.quantization.fake_quant import ActivationQuantizer, WeightQuantizer
-from edgekd.quantization.observer import observe
-from edgekd.quantization.scheme import SMALLEST_AMAX, Saturation, code_range, weight_codes, weight_scale
+from edgekd.quantization.observer import follow
+from edgekd.quantization.scheme import SMALLEST_AMAX, Saturation, code_range, weight_codes
 
 
 def quantizer(
@@ -74,24 +74,17 @@ def test_a_tensor_of_zeros_has_a_positive_scale() -> None:
     assert module(torch.tensor([0.5])).item() == pytest.approx(SMALLEST_AMAX)
 
 
-def test_calibration_keeps_the_maximum_and_training_follows_slowly() -> None:
-    batches = [torch.tensor([-3.0, 1.0]), torch.tensor([2.0]), torch.tensor([0.5, -4.0])]
-    amax = torch.zeros(())
-    for batch in batches:
-        observe(amax, batch, "calibrating")
-    assert amax.item() == 4.0
-    expected = 4.0
-    for batch in batches:
-        observe(amax, batch, "following")
+def test_training_follows_the_largest_magnitude_slowly() -> None:
+    amax, expected = torch.tensor(4.0), 4.0
+    for batch in (torch.tensor([-3.0, 1.0]), torch.tensor([2.0]), torch.tensor([0.5, -4.0])):
+        follow(amax, batch)
         expected += 0.01 * (np.abs(batch.numpy()).max() - expected)
-    assert amax.item() == pytest.approx(expected, rel=1e-6)
-    observe(amax, torch.tensor([100.0]), "off")
     assert amax.item() == pytest.approx(expected, rel=1e-6)
 
 
 def test_scales_follow_in_training_mode_only() -> None:
     module = quantizer(1.0)
-    module.watching = "following"
+    module.following = True
     module.eval()(torch.tensor([5.0]))
     assert module.amax.item() == 1.0
     module.train()(torch.tensor([5.0]))

@@ -1,0 +1,49 @@
+"""What becomes of a graph where pairs of int8 products saturate: on AVX2 without VNNI."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from edgekd.documents.base import Section
+from edgekd.documents.parity import Parity
+
+
+class SaturatedOperator(Section):
+    """One operator of the graph that multiplies uint8 activations by int8 weights."""
+
+    name: str
+    """Name of the node in the graph that was given."""
+    op_type: str
+    """Type of the operator that runs, such as QLinearConv."""
+    pairs: Annotated[int, Field(ge=0)]
+    """Pairs of products that were added up."""
+    saturated: Annotated[int, Field(ge=0)]
+    """How many of them left 16 bits."""
+
+    @property
+    def share(self) -> float:
+        """Share of the pairs that saturated."""
+        return self.saturated / self.pairs if self.pairs else 0.0
+
+
+class Saturation(Section):
+    """A graph on some examples with AVX2's products, beside the same graph with exact ones."""
+
+    operators: tuple[SaturatedOperator, ...]
+    """Every operator of uint8 activations and int8 weights, in the order of the graph that runs."""
+    not_emulated: tuple[str, ...] = ()
+    """Int8 operators that may saturate and were taken as exact, since nothing here does them."""
+    parity: Parity
+    """The logits with saturating products, compared with the exact ones."""
+    exact_top1: float | None = None
+    """Accuracy with exact products; null without labels."""
+    top1: float | None = None
+    """Accuracy with saturating products; null without labels."""
+
+    @property
+    def share(self) -> float:
+        """Share of all pairs of products that saturated."""
+        pairs = sum(operator.pairs for operator in self.operators)
+        return sum(operator.saturated for operator in self.operators) / pairs if pairs else 0.0
