@@ -2,12 +2,12 @@
 
     python benchmarks/int8/without_vnni.py OUT.json
 
-Three ways to give a student with 8-bit weights to such a processor: int8 weights, whose products saturate (those
-of `reduce_range` do not, and take the same time); uint8 weights, which are exact; or fp32. Latency is that of
-one thread and one example, the graphs taking turns in one process, in three runs: the tenth of the samples below
-which a busy machine does not reach. The instruction sets are hidden by tests/conversion/avx2/hide.c, which takes
-Linux on x86-64, CPUID faulting and a C compiler. A processor that has AVX2 alone may have other clocks and
-caches: the order carries over, not the digits.
+Three ways to give a student with 8-bit weights to such a processor: int8 weights, whose products saturate
+(those of `reduce_range` do not, and take the same time); uint8 weights, which are exact; or fp32. Latency
+is that of one thread and one example, the graphs taking turns in one process, in three runs: its p10, which
+other work on the machine hardly moves. The instruction sets are hidden by
+tests/conversion/avx2/hide.c, which takes Linux on x86-64, CPUID faulting and a C compiler. A processor that
+has AVX2 alone may have other clocks and caches: the order carries over, not the digits.
 """
 
 from __future__ import annotations

@@ -112,19 +112,16 @@ ROWS: dict[str, Row] = {
     "w4a8 PTQ": Row(W4, "float", None),
     "w4a8 PTQ, largest": Row(W4, "w4a8 PTQ", None, start=from_largest),
     "w4a8": Row(W4, "w4a8 PTQ"),
-    "w4a8, fast": Row(W4, "w4a8", FAST),
     "w4a8, learned": Row(W4_LSQ, "w4a8"),
-    "w4a8, learned, fast": Row(W4_LSQ, "w4a8, fast", FAST),
-    "w4a8, learned, fast, started as in LSQ": Row(W4_LSQ, "w4a8, learned, fast", FAST, start=as_in_lsq),
-    "w4a8, learned, fast, started at the largest": Row(
-        W4_LSQ, "w4a8, learned, fast", FAST, start=from_largest
-    ),
-    "w4a8, learned, fast, never frozen": Row(
-        W4_LSQ, "w4a8, learned, fast", {**FAST, "freeze_scales_after": 1.0}
-    ),
-    "w4a8, learned, fast, batch norm": Row(W4_LSQ, "w4a8, learned, fast", {**FAST, **BN}),
+    "w4a8, learned, started as in LSQ": Row(W4_LSQ, "w4a8, learned", start=as_in_lsq),
+    "w4a8, learned, started at the largest": Row(W4_LSQ, "w4a8, learned", start=from_largest),
+    "w4a8, learned, never frozen": Row(W4_LSQ, "w4a8, learned", {"freeze_scales_after": 1.0}),
+    "w4a8, learned, batch norm": Row(W4_LSQ, "w4a8, learned", BN),
+    "w4a8, learned, fast": Row(W4_LSQ, "w4a8, learned", FAST),
+    "w4a8, learned, fast, batch norm": Row(W4_LSQ, "w4a8, learned", {**FAST, **BN}),
+    "w4a8, fast, batch norm": Row(W4, "w4a8, learned, fast, batch norm", {**FAST, **BN}),
     "w4a8, learned, fast, batch norm to the middle": Row(
-        W4_LSQ, "w4a8, learned, fast", {**FAST, **BN, "freeze_batch_norm_after": 0.5}
+        W4_LSQ, "w4a8, learned, fast, batch norm", {**FAST, **BN, "freeze_batch_norm_after": 0.5}
     ),
 }
 

@@ -27,6 +27,7 @@ COMMANDS = {
     "gate": "Judge a finished run again.",
     "audit": "Say which operators of a graph really run in int8.",
     "sensitivity": "Find the layers that cannot be quantized, and spare them.",
+    "debug": "Find the layer where a graph parts from what was trained.",
     "compare": "Train one student by several methods, side by side.",
     "methods": "List and show the distillation methods of the literature.",
     "devices": "List, show and check device profiles.",

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from edgekd.cli import screen
+from edgekd.documents.arms import Arms
 from edgekd.documents.audit import Audit
 from edgekd.documents.base import Document, nearest
 from edgekd.documents.comparison import Comparison
@@ -38,6 +39,7 @@ DOCUMENTS: tuple[type[Document], ...] = (
     Audit,
     EngineRecord,
     Comparison,
+    Arms,
     Sensitivity,
 )
 KINDS = {document.title.replace(" ", "-"): document for document in DOCUMENTS}

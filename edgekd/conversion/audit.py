@@ -68,16 +68,16 @@ def examine(model: onnx.ModelProto, path: Path, *, threads: int = 1) -> Examined
     except ConversionError as error:
         raise ConversionError(error.message, where=path, hint=error.hint) from None
     operators = tuple(weighted_operators(model))
-    quantization = quantization_of(model)
-    found = [_audited(operator, optimized) for operator in operators]
+    processor = Processor.of(machine_isa())
+    found = [_audited(operator, optimized, processor) for operator in operators]
     weighted = _weighted_work(operators, found, optimized)
-    work = divide(optimized, weighted, quantized=quantization != "none")
-    findings = tuple(findings_of(operators, found, optimized, work, _processor()))
+    work = divide(optimized, weighted)
+    findings = tuple(findings_of(operators, found, optimized, work, processor))
     audit = _audit(path).model_copy(
         update={
             "operators": tuple(found),
             "optimized_operators": dict(sorted(optimized.counts.items())),
-            "quantization": quantization,
+            "quantization": quantization_of(model),
             "findings": tuple(one.finding for one in findings),
         }
     )
@@ -87,9 +87,11 @@ def examine(model: onnx.ModelProto, path: Path, *, threads: int = 1) -> Examined
 def static_audit(model: onnx.ModelProto, path: Path, message: str) -> Audit:
     """What the file alone tells of a graph that ONNX Runtime refuses: no operator counts as int8."""
     model = inlined(model)
+    processor = Processor.of(machine_isa())
+    operators = weighted_operators(model)
     return _audit(path).model_copy(
         update={
-            "operators": tuple(_read_from_file(operator) for operator in weighted_operators(model)),
+            "operators": tuple(_read_from_file(operator, processor) for operator in operators),
             "quantization": quantization_of(model),
             "loaded": False,
             "problems": (message, *(() if message == TOO_LARGE else why_refused(model, message))),
@@ -162,20 +164,20 @@ def _audit(path: Path) -> Audit:
     )
 
 
-def _audited(operator: Operator, optimized: Optimized) -> AuditedOperator:
+def _audited(operator: Operator, optimized: Optimized, processor: Processor) -> AuditedOperator:
     running = optimized.runs_as(operator)
     runs_as = None if running is None else running.node.op_type
     int8 = runs_as is not None and INT8.search(runs_as) is not None
-    cause = None if int8 else explain(operator.view, operator.node, runs_as, _processor())
+    cause = None if int8 else explain(operator.view, operator.node, runs_as, processor)
     return _operator(operator, cause, runs_as=runs_as or "nothing", int8=int8)
 
 
-def _read_from_file(operator: Operator) -> AuditedOperator:
+def _read_from_file(operator: Operator, processor: Processor) -> AuditedOperator:
     """An operator of a graph that was not loaded."""
     if INT8.search(operator.node.op_type):
         cause: Explanation | None = because("not-loaded", advice="see the runtime's message")
     else:
-        cause = static_cause(operator.view, operator.node, _processor()) or because("not-loaded")
+        cause = static_cause(operator.view, operator.node, processor) or because("not-loaded")
     return _operator(operator, cause, runs_as="not loaded", int8=False)
 
 
@@ -189,10 +191,6 @@ def _operator(operator: Operator, cause: Explanation | None, *, runs_as: str, in
         advice=None if cause is None else cause.advice,
         cause_id=None if cause is None else cause.cause_id,
     )
-
-
-def _processor() -> Processor:
-    return Processor.of(machine_isa())
 
 
 def _weighted_work(

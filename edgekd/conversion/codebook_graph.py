@@ -17,7 +17,7 @@ would take it off its points; runtimes fold them after decoding.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -69,8 +69,9 @@ def export_codebooks(
         StorageError: the file cannot be written.
     """
     device = next(network.parameters()).device
+    _check_fit(network, state := codebooks.state())
     traced = trace(network, torch.zeros(_EXAMPLES, *input.shape, device=device)).cpu()
-    _load(traced, codebooks)
+    _load(traced, state)
     decoded = _Decoded(traced, codebooks).eval()
     write_graph(_expanded(onnx_of(decoded, input, opset=opset), codebooks, packing), path)
 
@@ -100,17 +101,28 @@ class _Decoded(nn.Module):
         return torch.func.functional_call(self.network, weights, (x,))
 
 
-def _load(traced: fx.GraphModule, codebooks: Codebooks) -> None:
-    """Put the codebooks' state into a traced network, which has no more of it than its operations read."""
-    state = codebooks.state()
-    for name, value in traced.state_dict(keep_vars=True).items():
-        if name not in state or state[name].shape != value.shape:
+def _check_fit(network: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """See that the codebooks hold the network's state, no more and no less."""
+    own = network.state_dict()
+    for name in {**own, **state}:
+        found, wanted = (_shape(one.get(name)) for one in (state, own))
+        if found != wanted:
             raise NetworkError(
-                f"the codebooks have no tensor {tuple(value.shape)} for it",
+                f"the codebooks have {found} there, the network {wanted}",
                 where=name,
                 hint="give the network that the codebooks were made of",
             )
-        value.data.copy_(state[name])
+
+
+def _shape(value: Tensor | None) -> str:
+    return "nothing" if value is None else f"a tensor {tuple(value.shape)}"
+
+
+def _load(traced: fx.GraphModule, state: Mapping[str, Tensor]) -> None:
+    """Put a state into a traced network, which has only what its operations read, and constants of theirs."""
+    for name, value in traced.state_dict(keep_vars=True).items():
+        if name in state:
+            value.data.copy_(state[name])
 
 
 def _expanded(model: onnx.ModelProto, codebooks: Codebooks, packing: Packing) -> onnx.ModelProto:
@@ -120,7 +132,7 @@ def _expanded(model: onnx.ModelProto, codebooks: Codebooks, packing: Packing) ->
         if node.domain == _DOMAIN:
             name = helper.get_node_attr_value(node, "name").decode()
             nodes += writer.decoding(name, codebooks.books[name], packing)
-            renamed[node.output[0]] = name
+            renamed[node.output[0]] = _decoded_name(name)
         else:
             nodes.append(node)
     for node in nodes:
@@ -143,12 +155,12 @@ class _Writer:
     _known: dict[tuple[str, tuple[int, ...], bytes], str] = field(default_factory=dict)
 
     def decoding(self, name: str, book: Codebook, packing: Packing) -> list[onnx.NodeProto]:
-        """The operators that yield the tensor `name`; between them short names, which the file is full of."""
+        """The operators that yield a weight; between them short names, which the file is full of."""
         steps = list(self._steps(name, book, packing))
         nodes, source = [], self._codes(name, book, packing)
         stem = f"c{len(self.constants)}"
         for number, (op_type, inputs, attributes) in enumerate(steps, start=1):
-            output = name if number == len(steps) else f"{stem}.{number}"
+            output = _decoded_name(name) if number == len(steps) else f"{stem}.{number}"
             sources = [source if one is _FLOWS else one for one in inputs]
             nodes.append(helper.make_node(op_type, sources, [output], **attributes))
             source = output
@@ -166,9 +178,9 @@ class _Writer:
         yield "BitShift", [_FLOWS, self.shared(np.arange(8, dtype=np.uint8))], {"direction": "RIGHT"}
         yield "BitwiseAnd", [_FLOWS, self.shared(np.uint8(1))], {}
         if count * bits % 8:
-            yield "Reshape", [_FLOWS, self.shared(np.array([-1]))], {}
+            yield "Reshape", [_FLOWS, self.shared(_int64(-1))], {}
             yield from self._first(count * bits)
-        yield "Reshape", [_FLOWS, self.shared(np.array([-1, bits]))], {}
+        yield "Reshape", [_FLOWS, self.shared(_int64(-1, bits))], {}
         yield "Cast", [_FLOWS], {"to": onnx.TensorProto.FLOAT}
         yield "MatMul", [_FLOWS, self.shared(2.0 ** np.arange(bits, dtype=np.float32)[:, None])], {}
 
@@ -180,24 +192,24 @@ class _Writer:
         else:
             yield "Cast", [_FLOWS], {"to": onnx.TensorProto.INT32}
             yield "Gather", [self.own(f"{name}/points", book.points_S.numpy()), _FLOWS], {}
-        yield "Reshape", [_FLOWS, self.shared(np.array([-1]))], {}
+        yield "Reshape", [_FLOWS, self.shared(_int64(-1))], {}
 
     def _scaling(self, name: str, book: Codebook) -> Iterator[_Step]:
         """Values (N,) to the weight."""
         count = len(book.codes_N)
         missing = -count % book.bucket
         if missing:
-            yield "Pad", [_FLOWS, self.shared(np.array([0, missing]))], {}
-        yield "Reshape", [_FLOWS, self.shared(np.array([-1, book.bucket]))], {}
+            yield "Pad", [_FLOWS, self.shared(_int64(0, missing))], {}
+        yield "Reshape", [_FLOWS, self.shared(_int64(-1, book.bucket))], {}
         yield "Mul", [_FLOWS, self.own(f"{name}/alpha", book.alpha_B.numpy()[:, None])], {}
         yield "Add", [_FLOWS, self.own(f"{name}/beta", book.beta_B.numpy()[:, None])], {}
         if missing:
-            yield "Reshape", [_FLOWS, self.shared(np.array([-1]))], {}
+            yield "Reshape", [_FLOWS, self.shared(_int64(-1))], {}
             yield from self._first(count)
-        yield "Reshape", [_FLOWS, self.shared(np.array(book.shape, np.int64))], {}
+        yield "Reshape", [_FLOWS, self.shared(_int64(*book.shape))], {}
 
     def _first(self, count: int) -> Iterator[_Step]:
-        yield "Slice", [_FLOWS, self.shared(np.array([0])), self.shared(np.array([count]))], {}
+        yield "Slice", [_FLOWS, self.shared(_int64(0)), self.shared(_int64(count))], {}
 
     def _codes(self, name: str, book: Codebook, packing: Packing) -> str:
         codes_N = book.codes_N.numpy()
@@ -221,6 +233,15 @@ class _Writer:
 _FLOWS = "<the tensor of the step before>"
 _Step = tuple[str, list[str], dict[str, Any]]
 """Operator, inputs, attributes."""
+
+
+def _decoded_name(name: str) -> str:
+    """What the decoded weight is called: the exporter's own names have no stroke in them."""
+    return f"{name}/decoded"
+
+
+def _int64(*values: int) -> np.ndarray:
+    return np.array(values, np.int64)
 
 
 def _is_packed(book: Codebook, packing: Packing) -> bool:

@@ -55,12 +55,10 @@ class GraphView:
         """Value of an initializer or of a Constant node that holds a tensor; None for anything else.
 
         A weight of 4 bits that a Cast widens to int8 is what the Cast makes of it. A tensor that was left in
-        another file has no value here: nothing follows a graph to other files.
+        another file, or whose data do not fill its shape, has no value.
         """
         if name in self.initializers:
-            if self.initializers[name].data_location == TensorProto.EXTERNAL:
-                return None
-            return np.asarray(numpy_helper.to_array(self.initializers[name]))
+            return _value(self.initializers[name])
         node = self.producers.get(name)
         if node is not None and node.op_type == "Cast":
             return self._widened(node)
@@ -74,7 +72,8 @@ class GraphView:
             return None
         if attribute(cast, "to", TensorProto.UNDEFINED) != TensorProto.INT8:
             return None
-        return np.asarray(numpy_helper.to_array(packed)).astype(np.int8)
+        value = _value(packed)
+        return None if value is None else value.astype(np.int8)
 
     def is_constant(self, name: str) -> bool:
         """Whether a tensor is the same in every run: a constant, or computed from constants alone."""
@@ -120,11 +119,21 @@ def _constants(graph: onnx.GraphProto, known: frozenset[str]) -> frozenset[str]:
     return frozenset(found)
 
 
+def _value(tensor: TensorProto) -> np.ndarray | None:
+    """What a tensor holds; nothing follows it to another file."""
+    if tensor.data_location == TensorProto.EXTERNAL:
+        return None
+    try:
+        return np.asarray(numpy_helper.to_array(tensor))
+    except (ValueError, TypeError):
+        return None
+
+
 def _constant_value(node: onnx.NodeProto) -> np.ndarray | None:
     for entry in node.attribute:
         match entry.name:
             case "value":
-                return np.asarray(numpy_helper.to_array(entry.t))
+                return _value(entry.t)
             case "value_float":
                 return np.array(entry.f, np.float32)
             case "value_int":

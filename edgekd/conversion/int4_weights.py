@@ -1,8 +1,8 @@
 """Store weights of 4 bits in 4 bits: an int4 constant, two codes to a byte, and a Cast to int8 behind it.
 
-ONNX Runtime has no convolution with int4 weights. It carries the Cast out once, when it opens the graph, and
-then fuses as it does for an int8 constant: the weight is half as large in the file, and runs as int8. It knows
-the Cast from release 1.23 on.
+ONNX Runtime has no convolution with int4 weights. It carries the Cast out once, when it opens the graph,
+and then fuses as it does for an int8 constant: the weight is half as large in the file, and runs as int8.
+It knows the Cast from release 1.23 on.
 """
 
 from __future__ import annotations

@@ -86,7 +86,7 @@ def _padded(view: GraphView, name: str, more: Sequence[tuple[int, int]], value: 
 
 
 def _pad_input(view: GraphView) -> int:
-    """Widen what the first convolutions read, where they alone read the input."""
+    """Widen what the first convolutions read, where they alone read the input's codes."""
     for entry in view.graph.input:
         quantizer, filters = _first_layer(view, entry.name)
         more = -filters[0].inputs % _INPUT_STEP if filters else 0
@@ -100,8 +100,8 @@ def _pad_input(view: GraphView) -> int:
 
 def _first_layer(view: GraphView, name: str) -> tuple[onnx.NodeProto | None, list[Filters]]:
     """The quantizer of the input and the dense convolutions behind it, if nothing else is."""
-    quantizers = view.consumers.get(name, [])
-    if [node.op_type for node in quantizers] != ["QuantizeLinear"]:
+    quantizers = [node for node in view.consumers.get(name, []) if node.op_type == "QuantizeLinear"]
+    if len(quantizers) != 1:
         return None, []
     opened = view.consumers.get(quantizers[0].output[0], [])
     readers = [reader for node in opened for reader in view.consumers.get(node.output[0], [])]

@@ -163,16 +163,18 @@ def _with_qdq(quantized: fx.GraphModule) -> fx.GraphModule:
     settle(graph)
     for path, module in list(graph.named_modules()):
         if isinstance(module, ActivationQuantizer):
+            _check_finite(module, module.label)
             graph.set_submodule(path, _QuantizeDequantize(module))
         elif isinstance(module, Int8HardSwish):
             module.quantizing = False  # its grid is that of one dialect, which writes it itself
     return graph
 
 
-def _check_finite(quantizer: WeightQuantizer, path: str) -> None:
-    for name, value in quantizer.op.named_parameters():
+def _check_finite(quantizer: WeightQuantizer | ActivationQuantizer, path: str) -> None:
+    for name, value in quantizer.state_dict().items():
         if not torch.isfinite(value).all():
-            raise ConversionError(f"the {name} holds a value that is not finite", where=path)
+            part = name.rpartition(".")[2].removesuffix("_O")
+            raise ConversionError(f"the {part} holds a value that is not finite", where=path)
 
 
 def _export(graph: fx.GraphModule, input: InputSpec, path: Path, opset: int) -> None:

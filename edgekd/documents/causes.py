@@ -279,6 +279,13 @@ _TABLE = (
     Cause("cast", "tensors are cast from type to type", "write the graph in one float type", "note"),
     # TensorRT's parsed network.
     Cause(
+        "fp8-codes",
+        "it is quantized to fp8, not to int8",
+        "nothing on a GPU that computes in fp8; else the dialect tensorrt-s8",
+        "note",
+        _TRT,
+    ),
+    Cause(
         "zero-point",
         "a zero point is not 0",
         "use the dialect tensorrt-s8: int8 with zero point 0",

@@ -25,8 +25,8 @@ class Link(Section):
     """What is compared."""
     sqnr_db: float | None
     """Signal to noise of the logits."""
-    parity: Parity
-    """Agreement of the logits."""
+    parity: Parity | None
+    """Agreement of the logits; None where they are not finite numbers."""
     parts: bool
     """Whether they differ by more than this link may."""
 
@@ -86,14 +86,18 @@ class Bisection(Section):
 
     runtime: str
     """What ran the graphs."""
+    against: Literal["fp32", "as written"]
+    """What its logits were held against: the reference, or the same graphs node by node."""
     runs: Annotated[int, Field(ge=1)]
     """How many graphs it ran."""
     before_db: float | None
     """Signal to noise of the logits with every quantizer."""
     after_db: float | None
     """The same without those of `layers`."""
+    expected_db: float | None
+    """What quantization gives with the steps that data give, where they were held against the reference."""
     layers: tuple[str, ...]
-    """The layers; empty where no few of them make the difference."""
+    """The layers; empty where the logits agree as they are, or no few layers make the difference."""
     part: Literal["weights", "activations", "both"] | None = None
     """Which of their quantizers make it."""
 

@@ -45,4 +45,5 @@ def toml_value(value: Any) -> str:
         case tuple():
             return "[" + ", ".join(toml_value(inner) for inner in value) + "]"
         case _:
-            return json.dumps(value)  # of a string, a number and a truth TOML's form is JSON's
+            # Of a string, a number and a truth TOML's form is JSON's, but for two of its escapes.
+            return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

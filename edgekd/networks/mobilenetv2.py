@@ -2,13 +2,17 @@
 
 CRD (Tian et al. 2020) took this form over from RCO (Jin et al. 2019). It differs from the original: width 0.5
 with a head of 1280 all the same, plain ReLU instead of ReLU6, a first block that keeps its 1x1 expansion at
-factor 1, and stride 1 instead of 2 in the second group; the stem keeps its stride of 2.
+factor 1, and stride 1 instead of 2 in the second group; the stem keeps its stride of 2. As an argument it
+takes another activation than ReLU, as later networks of this shape have.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import Tensor, nn
 
+from edgekd.errors import NetworkError
 from edgekd.networks.blocks import chain, conv_bn, conv_bn_relu, global_pool
 
 # expansion, channels at full width, blocks, stride
@@ -25,10 +29,18 @@ _GROUPS = (
 _STAGES = ((0, 1), (2,), (3, 4), (5, 6))
 _STEM = 16
 _HEAD = 1280
+_ACTIVATIONS: Mapping[str, type[nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU, "hardswish": nn.Hardswish}
 
 
-def mobilenetv2(in_channels: int, num_classes: int) -> nn.Sequential:
-    """Half-width MobileNetV2: (N, C, H, W) -> logits (N, K)."""
+def mobilenetv2(in_channels: int, num_classes: int, activation: object = "relu") -> nn.Sequential:
+    """Half-width MobileNetV2 with `relu`, `silu` or `hardswish`: (N, C, H, W) -> logits (N, K).
+
+    Raises:
+        NetworkError: the activation is none of these.
+    """
+    if activation not in _ACTIVATIONS:
+        message = f"there is no activation {activation!r}; known: {', '.join(_ACTIVATIONS)}"
+        raise NetworkError(message, where="mobilenetv2")
     parts: dict[str, nn.Module] = {}
     channels = _STEM
     for number, groups in enumerate(_STAGES, start=1):
@@ -39,13 +51,22 @@ def mobilenetv2(in_channels: int, num_classes: int) -> nn.Sequential:
                 blocks.append(_inverted_residual(channels, width // 2, expansion, 1 if index else stride))
                 channels = width // 2
         parts[f"stage{number}"] = nn.Sequential(*blocks)
-    return chain(
+    network = chain(
         stem=nn.Sequential(*conv_bn_relu(in_channels, _STEM, 3, stride=2)),
         **parts,
         head=nn.Sequential(*conv_bn_relu(channels, _HEAD, 1)),
         pool=global_pool(),
         logits=nn.Linear(_HEAD, num_classes),
     )
+    _replace_relu(network, _ACTIVATIONS[str(activation)])
+    return network
+
+
+def _replace_relu(network: nn.Module, activation: type[nn.Module]) -> None:
+    for module in list(network.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, nn.ReLU):
+                setattr(module, name, activation())
 
 
 class Residual(nn.Module):

@@ -32,6 +32,8 @@ __all__ = ["build_network", "load_weights", "network_names", "save_weights", "ta
 
 _WRNS = ("wrn-16-1", "wrn-16-2", "wrn-28-2", "wrn-40-1", "wrn-40-2")  # any other wrn-D-K is built too
 _SMALLEST_SIDE = 8
+_ARGUMENTS = {"mobilenetv2": ("activation",)}
+"""Keyword arguments of the built-in networks; the others have none."""
 
 
 def network_names() -> tuple[str, ...]:
@@ -55,7 +57,8 @@ def build_network(
         in_channels: channels C of the input.
         num_classes: classes K of the output.
         input_shape: one example without the batch axis, channels first, such as (3, 32, 32).
-        args: keyword arguments of a timm or python network; the built-in ones have none.
+        args: keyword arguments of a timm or python network; of the built-in ones mobilenetv2 has
+            `activation`: relu, silu or hardswish.
 
     Returns:
         A module: float32 (N, *input_shape) -> logits float32 (N, num_classes).
@@ -81,7 +84,7 @@ def _built_in(
     _check_request(name, input_shape, args)
     match name:
         case "mobilenetv2":
-            return mobilenetv2(in_channels, num_classes)
+            return mobilenetv2(in_channels, num_classes, **args)
         case "shufflenetv1":
             return shufflenetv1(in_channels, num_classes)
         case "shufflenetv2":
@@ -103,8 +106,10 @@ def _check_request(name: str, input_shape: tuple[int, ...], args: Mapping[str, A
             f"there is no network '{name}'{nearest(name, names)}",
             hint=f"{', '.join(names)}, another wrn-DEPTH-WIDTH, timm:NAME or python:package.module:function",
         )
-    if args:
-        raise NetworkError(f"takes no arguments; given: {', '.join(args)}", where=name)
+    known = _ARGUMENTS.get(name, ())
+    if args.keys() - known:
+        takes = f"takes {' and '.join(known) or 'no arguments'}"
+        raise NetworkError(f"{takes}; given: {', '.join(args)}", where=name)
     if len(input_shape) != 3 or min(input_shape[1:]) < _SMALLEST_SIDE:
         raise NetworkError(
             f"takes images (C, H, W) of at least {_SMALLEST_SIDE}x{_SMALLEST_SIDE}; an example has the shape "

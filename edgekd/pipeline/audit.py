@@ -19,7 +19,7 @@ from edgekd.conversion.any_graph import read_any_graph
 from edgekd.conversion.audit import TOO_LARGE, Examined, examine, inlined, static_audit
 from edgekd.conversion.auditing.costs import FloatTwin, with_costs
 from edgekd.conversion.auditing.feed import Feed, given_feed, random_feed, with_defaults
-from edgekd.conversion.auditing.optimized import numbered
+from edgekd.conversion.auditing.optimized import numbered, with_names
 from edgekd.conversion.auditing.tensorrt import audit_tensorrt
 from edgekd.conversion.float_graph import float_graph
 from edgekd.devices.local import LocalDevice
@@ -124,7 +124,7 @@ def _twin(examined: Examined) -> tuple[FloatTwin | None, str | None]:
     try:
         return FloatTwin.of(float_graph(numbered(examined.model))), None
     except ConversionError as error:
-        return None, f"the graph cannot be written in float: {error.message}"
+        return None, f"the graph cannot be written in float: {with_names(error.message, examined.model)}"
 
 
 def _speed(graphs: Mapping[str, onnx.ModelProto], feed: Feed, threads: int) -> Speed:
@@ -165,8 +165,9 @@ def _given(model: onnx.ModelProto, path: Path) -> Feed:
     if not path.is_file():
         raise UsageError("there is no such file of inputs", where=path, hint=_INPUTS)
     try:
-        held = np.load(path, allow_pickle=False)
-        arrays = {"": held} if isinstance(held, np.ndarray) else {name: held[name] for name in held.files}
+        with path.open("rb") as file:
+            held = np.load(file, allow_pickle=False)
+            arrays = {"": held} if isinstance(held, np.ndarray) else dict(held)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise UsageError(f"is no .npy or .npz of numbers: {error}", where=path, hint=_INPUTS) from None
     try:

@@ -20,7 +20,7 @@ from edgekd.conversion.dialects import to_dialect, write_graph
 from edgekd.conversion.specs import spec_of
 from edgekd.conversion.to_onnx import export_int8
 from edgekd.devices.device import Device
-from edgekd.documents.common import InputSpec
+from edgekd.documents.common import InputSpec, Interval
 from edgekd.documents.measurement import Ratio
 from edgekd.documents.recipe import Measuring
 from edgekd.documents.rewrites import REWRITES, MeasuredRewrite, RewriteDecisions, resolve
@@ -66,7 +66,7 @@ def decide_rewrites(
         MeasurementError, DeviceError: the measurement failed.
     """
     scheme = scheme or Scheme()
-    names = measurable(network, examples, scheme, dialect)
+    names = measurable(network, examples, scheme)
     found: list[MeasuredRewrite] = []
     if names:
         with tempfile.TemporaryDirectory(prefix="edgekd-rewrites-") as folder:
@@ -77,18 +77,12 @@ def decide_rewrites(
     return RewriteDecisions(measured=tuple(found))
 
 
-def measurable(
-    network: nn.Module, examples: Tensor, scheme: Scheme, dialect: Int8Dialect = "onnxruntime-u8"
-) -> tuple[str, ...]:
+def measurable(network: nn.Module, examples: Tensor, scheme: Scheme) -> tuple[str, ...]:
     """Names of the rewrites that apply to a network and may be decided by measurement."""
     graph = fold_network(network, examples)
     annotate(graph, examples)
     return tuple(
-        name
-        for name in applicable(graph)
-        if REWRITES[name].measured
-        and name not in scheme.rewrites
-        and (dialect == "onnxruntime-u8" or not REWRITES[name].of_graph)
+        name for name in applicable(graph) if REWRITES[name].measured and name not in scheme.rewrites
     )
 
 
@@ -134,11 +128,13 @@ def _decide(
     forms: _Forms, name: str, choices: Mapping[str, bool], device: Device, measuring: Measuring
 ) -> MeasuredRewrite:
     ratio = _measure(forms, name, choices, device, measuring)
-    default = REWRITES[name].default
-    other_is_faster = ratio.interval.lower > 1 if default else ratio.interval.upper < 1
-    return MeasuredRewrite(
-        name=name, on=default != other_is_faster, ratio=ratio.value, interval=ratio.interval
-    )
+    on = pays(ratio.interval, default=REWRITES[name].default)
+    return MeasuredRewrite(name=name, on=on, ratio=ratio.value, interval=ratio.interval)
+
+
+def pays(interval: Interval, *, default: bool) -> bool:
+    """Whether a form is used, from the interval of its latency over that of the other form."""
+    return interval.lower <= 1 if default else interval.upper < 1
 
 
 def _measure(

@@ -9,6 +9,8 @@ RUN/bundles/PROFILE/RUNTIME/ what travels
 RUN/report.json, report.md   the verdict and what it rests on
 RUN/comparison.json, .md, .svg    the arms of `edgekd compare` side by side
 RUN/arms.json, .md, .svg     those of `edgekd quantize --arms`
+RUN/sensitivity.json         what `edgekd sensitivity` found
+RUN/scheme.toml              the scheme that it found: to edit, never removed, not written over once edited
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ _REPORTS = (
     *("report.json", "report.md"),
     *("comparison.json", "comparison.md", "comparison.svg"),
     *("arms.json", "arms.md", "arms.svg"),
+    "sensitivity.json",
 )
 
 Ingredients = Mapping[str, Any]

@@ -6,20 +6,17 @@ layers around it have to be in float.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from torch import fx
 
 from edgekd.quantization.fake_quant import ActivationQuantizer, WeightQuantizer
+from edgekd.quantization.hard_swish import Int8HardSwish
 from edgekd.quantization.network import QuantizedNetwork
-from edgekd.quantization.place import layer_of
+from edgekd.quantization.operations import label_of, operation_of
+from edgekd.quantization.place import INT8_OPERATIONS, layer_of
 
 
 def sources_of(network: QuantizedNetwork) -> dict[str, frozenset[str]]:
-    """Module of every quantizer and the nodes whose tensors it rounds.
-
-    A node is named alike in every network that is prepared from the same one, a module is not.
-    """
+    """Module of every quantizer and the tensors that it rounds, as `tensor_of` names them."""
     found: dict[str, frozenset[str]] = {}
     for node in _quantizer_nodes(network):
         if not node.kwargs.get("repeated"):
@@ -27,6 +24,26 @@ def sources_of(network: QuantizedNetwork) -> dict[str, frozenset[str]]:
                 node.all_input_nodes[0].name
             }
     return found
+
+
+def rounded_tensors(network: QuantizedNetwork) -> frozenset[str]:
+    """Tensors that are rounded, or said to be rounded once more behind reshaping, as `tensor_of` has them."""
+    return frozenset(tensor_of(network, node) for node in _quantizer_nodes(network))
+
+
+def tensor_of(network: QuantizedNetwork, quantized: fx.Node) -> str:
+    """Name of the tensor that a quantizer's node reads; alike in every network prepared from the same one."""
+    source = quantized.all_input_nodes[0]
+    if _is_hard_swish(network, source):  # a function in float, a module in int8
+        return f"hard_swish_{label_of(source)}".replace(".", "_")
+    return source.name
+
+
+def is_quantizer(network: QuantizedNetwork, node: fx.Node) -> bool:
+    """Whether a node of the graph calls an activation's quantizer."""
+    if node.op != "call_module":
+        return False
+    return isinstance(network.graph.get_submodule(str(node.target)), ActivationQuantizer)
 
 
 def quantizer_at(network: QuantizedNetwork, path: str) -> ActivationQuantizer:
@@ -42,41 +59,44 @@ def weight_bits_of(network: QuantizedNetwork) -> dict[str, int]:
     return {path: module.bits for path, module in modules if isinstance(module, WeightQuantizer)}
 
 
-def readers_of(network: QuantizedNetwork) -> tuple[str, ...]:
-    """Layers that read a quantized tensor, in the order of the graph."""
-    nodes = [node for each in _quantizer_nodes(network) for node in _readers(network, each)]
-    order = {node: index for index, node in enumerate(network.graph.graph.nodes)}
-    return tuple(dict.fromkeys(layer_of(node) for node in sorted(set(nodes), key=order.__getitem__)))
+def layers_of(network: QuantizedNetwork) -> tuple[str, ...]:
+    """Layers that run in int8, in the order of the network."""
+    nodes = [node for node in network.graph.graph.nodes if _is_layer(network, node)]
+    return tuple(dict.fromkeys(_name(network, node) for node in nodes))
 
 
 def layers_around(network: QuantizedNetwork, quantizer: str) -> frozenset[str]:
     """The layers that make or read the tensors of a quantizer's module."""
     nodes = [node for node in _quantizer_nodes(network) if node.target == quantizer]
-    around = {layer_of(reader) for node in nodes for reader in _readers(network, node)}
-    return frozenset(around | {layer_of(maker) for node in nodes for maker in _maker(network, node)})
+    around = [*(user for node in nodes for user in node.users), *(_maker(network, node) for node in nodes)]
+    return frozenset(_name(network, node) for node in around if _is_layer(network, node))
 
 
 def _quantizer_nodes(network: QuantizedNetwork) -> list[fx.Node]:
-    return [node for node in network.graph.graph.nodes if _is_quantizer(network, node)]
+    return [node for node in network.graph.graph.nodes if is_quantizer(network, node)]
 
 
-def _is_quantizer(network: QuantizedNetwork, node: fx.Node) -> bool:
-    if node.op != "call_module":
+def _name(network: QuantizedNetwork, node: fx.Node) -> str:
+    return label_of(node) if _is_hard_swish(network, node) else layer_of(node)
+
+
+def _is_hard_swish(network: QuantizedNetwork, node: fx.Node) -> bool:
+    return operation_of(network.graph, node) in ("hard_swish", Int8HardSwish.__name__)
+
+
+def _is_layer(network: QuantizedNetwork, node: fx.Node) -> bool:
+    """Whether an operation has an int8 kernel, and reads nothing but codes."""
+    operation = operation_of(network.graph, node)
+    if operation in (WeightQuantizer.__name__, Int8HardSwish.__name__):
+        return True
+    if operation not in INT8_OPERATIONS:
         return False
-    return isinstance(network.graph.get_submodule(str(node.target)), ActivationQuantizer)
+    return all(is_quantizer(network, source) for source in node.all_input_nodes)
 
 
-def _readers(network: QuantizedNetwork, quantized: fx.Node) -> Iterator[fx.Node]:
-    """Operations that read codes; reshaping and pooling by maximum only hand them on."""
-    for user in quantized.users:
-        if not any(_is_quantizer(network, after) and after.kwargs.get("repeated") for after in user.users):
-            yield user
-
-
-def _maker(network: QuantizedNetwork, quantized: fx.Node) -> Iterator[fx.Node]:
-    """The operation that yields a tensor, past the activation function behind it, where it reads codes."""
+def _maker(network: QuantizedNetwork, quantized: fx.Node) -> fx.Node:
+    """The operation that yields a tensor, past the activation function behind it."""
     node = quantized.all_input_nodes[0]
-    while len(node.all_input_nodes) == 1 and not _is_quantizer(network, node.all_input_nodes[0]):
-        node = node.all_input_nodes[0]
-    if any(_is_quantizer(network, source) for source in node.all_input_nodes):
-        yield node
+    before = node.all_input_nodes
+    passes = len(before) == 1 and not is_quantizer(network, before[0]) and not _is_layer(network, node)
+    return before[0] if passes else node

@@ -34,6 +34,8 @@ _WEIGHTED = ("conv", "linear")
 _POOLS = ("global_average_pool", "average_pool")
 _SHAPERS = ("sigmoid", "leaky_relu", "hard_swish")
 _JOINS = ("add", "mul", "cat")
+INT8_OPERATIONS = (*_WEIGHTED, "matmul", *_POOLS, *_SHAPERS, *_JOINS)
+"""Operations that have int8 kernels; a scheme may name any of them."""
 _QUANTIZED_OUTPUT = ("conv", *_POOLS, *_SHAPERS, *_JOINS)
 _KEEPS_CODES = ("max_pool", "reshape", "split", "getitem")
 _NEVER_NEGATIVE = ("relu", "relu6", "sigmoid", "hardsigmoid", "softmax")

@@ -130,12 +130,12 @@ class _Trial:
     def __init__(self, variants: Variants, judge: Judge, measure: Measure) -> None:
         self._variants, self.judge = variants, judge
         self._kl = judge.worth(variants.first).kl
-        self._names = variants.names()
+        self._every, self._names = frozenset(variants.layers()), variants.alone()
         self.tensors = self._tensors() if variants.precision == "float" else ()
         """What each activation gains by passing in float."""
-        self._groups = _groups(self.tensors, self._names)
+        self._groups = _groups(self.tensors)
         every = [*(frozenset({name}) for name in self._names), *self._groups]
-        networks = {layers: variants.prepared(layers) for layers in (NOTHING, frozenset(self._names), *every)}
+        networks = {layers: variants.prepared(layers) for layers in (NOTHING, self._every, *every)}
         self._costs = measure(networks)
         worths = self._compared([Variant(networks[layers]) for layers in every])
         self._worths = dict(zip(every, worths, strict=True))
@@ -143,7 +143,7 @@ class _Trial:
     @property
     def all_cost(self) -> Cost:
         """What it costs to spare every layer."""
-        return self._costs[frozenset(self._names)]
+        return self._costs[self._every]
 
     def divergence(self, layers: Layers) -> float:
         """Of the network that spares these layers."""
@@ -174,7 +174,7 @@ class _Trial:
         """Neighbors together."""
         return tuple(
             GroupSensitivity(
-                layers=tuple(name for name in self._names if name in layers),
+                layers=self._in_order(layers),
                 gain=self._gain(self._worths[layers]),
                 cost=self._costs[layers],
             )
@@ -189,7 +189,7 @@ class _Trial:
             TensorSensitivity(
                 name=quantizer_at(first, path).label,
                 gain=self._gain(worth),
-                layers=tuple(name for name in self._names if name in layers_around(first, path)),
+                layers=self._in_order(layers_around(first, path)),
             )
             for path, worth in zip(paths, worths, strict=True)
         )
@@ -198,12 +198,15 @@ class _Trial:
         logits = logits_of(self._variants.first, variants, self.judge.x_NC)
         return [self.judge.worth_of(each) for each in logits]
 
+    def _in_order(self, layers: Layers) -> tuple[str, ...]:
+        return tuple(name for name in self._variants.layers() if name in layers)
+
     def _gain(self, worth: Worth) -> float:
         return self._kl - worth.kl
 
 
-def _groups(tensors: Sequence[TensorSensitivity], names: Sequence[str]) -> tuple[Layers, ...]:
-    """The layers around the activations that hurt most, where there is more than one and not all."""
+def _groups(tensors: Sequence[TensorSensitivity]) -> tuple[Layers, ...]:
+    """The layers around the activations that hurt most, where there is more than one."""
     worst = sorted(tensors, key=lambda tensor: -tensor.gain)[:GROUPS]
     around = [frozenset(tensor.layers) for tensor in worst if tensor.gain > 0]
-    return tuple(dict.fromkeys(group for group in around if 1 < len(group) < len(names)))
+    return tuple(dict.fromkeys(group for group in around if len(group) > 1))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.documents.scheme import LayerPrecision, Scheme
-from edgekd.quantization.layers import quantizer_at, readers_of, sources_of, weight_bits_of
+from edgekd.quantization.layers import layers_of, quantizer_at, rounded_tensors, sources_of, weight_bits_of
 from edgekd.quantization.network import QuantizedNetwork
 from edgekd.quantization.prepare import prepare
 from edgekd.quantization.scheme import Saturation
@@ -56,11 +56,15 @@ class Variants:
         """What a spared layer has: 8 bits where the others have 4, else float."""
         return "int8" if self._start.weight_bits == 4 else "float"
 
-    def names(self) -> tuple[str, ...]:
+    def layers(self) -> tuple[str, ...]:
         """The layers that can be spared, in the order of the network."""
         if self.precision == "int8":
             return tuple(name for name, bits in weight_bits_of(self.first).items() if bits == 4)
-        return tuple(name for name in readers_of(self.first) if self._differs(self.prepared({name})))
+        return layers_of(self.first)
+
+    def alone(self) -> tuple[str, ...]:
+        """Those that make a difference without others; an addition between convolutions makes none."""
+        return tuple(name for name in self.layers() if self._differs(self.prepared({name})))
 
     def scheme(self, layers: Collection[str]) -> Scheme:
         """The scheme that spares these layers."""
@@ -99,7 +103,7 @@ class Variants:
 
     def _differs(self, network: QuantizedNetwork) -> bool:
         """Whether anything is quantized otherwise than in the first; an operation in float does not."""
-        return any(view(network) != view(self.first) for view in (weight_bits_of, _rounded_nodes))
+        return any(view(network) != view(self.first) for view in (weight_bits_of, rounded_tensors))
 
     def _ready(self, network: QuantizedNetwork) -> QuantizedNetwork:
         network.eval()
@@ -107,10 +111,6 @@ class Variants:
         network.set_saturation(self._saturation)
         network.set_fake_quantizing(True)
         return network
-
-
-def _rounded_nodes(network: QuantizedNetwork) -> set[str]:
-    return {node for nodes in sources_of(network).values() for node in nodes}
 
 
 def _plain(name: str) -> str:

@@ -11,6 +11,7 @@ import json
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -52,9 +53,12 @@ class KernelTimes:
 
     def node_us(self, name: str, kind: str) -> float | None:
         """Time of a node in one run, mean over the middle half of its runs; None when it did not run."""
-        if (name, kind) not in self.names:
-            return None
-        return middle_mean(self.us_NR[self.names.index((name, kind))])
+        row = self._rows.get((name, kind))
+        return None if row is None else middle_mean(self.us_NR[row])
+
+    @cached_property
+    def _rows(self) -> dict[tuple[str, str], int]:
+        return {key: row for row, key in enumerate(self.names)}
 
 
 def middle_mean(values: npt.NDArray[np.int64]) -> float:

@@ -12,8 +12,8 @@ from edgekd.documents.base import Document
 
 
 def test_every_kind_has_a_name() -> None:
-    names = "recipe profile spec manifest job run-log measurement verdict report audit engine comparison"
-    assert list(KINDS) == names.split()
+    names = "recipe scheme profile spec manifest job run-log measurement verdict report audit engine"
+    assert list(KINDS) == [*names.split(), "comparison", "arms", "sensitivity"]
 
 
 @pytest.mark.parametrize("name", KINDS)

@@ -156,10 +156,15 @@ def int8_bias(write: Writer, x: str) -> str:
     return conv_with(write, x, write.weight(8, 3, 3, 3), opened(write, codes(write, 8), 0.01))
 
 
-def int32_bias(write: Writer, x: str, factor: float) -> str:
+def int32_conv(write: Writer, x: str, factor: float) -> str:
+    """A convolution whose int32 bias has `factor` times the scale that it should have."""
     weight = opened(write, codes(write, 8, 3, 3, 3), np.full(8, 0.01), np.zeros(8))
     bias = opened(write, np.arange(8, dtype=np.int32), np.full(8, 0.01 * 0.08 * factor))
-    return conv_with(write, x, weight, bias)
+    return write.op("Conv", x, weight, bias, kernel_shape=[3, 3], pads=[1] * 4)
+
+
+def int32_bias(write: Writer, x: str, factor: float) -> str:
+    return write.quantize(int32_conv(write, x, factor))
 
 
 def int4_weight(write: Writer, x: str) -> str:
@@ -173,6 +178,25 @@ def output_twice(write: Writer, x: str) -> str:
     y = write.conv(x, 3, 8)
     write.quantize(y)
     return y
+
+
+def output_before_relu(write: Writer, x: str) -> str:
+    y = write.conv(x, 3, 8)
+    write.quantize(write.op("Relu", y))
+    return y
+
+
+def hard_swish(write: Writer, x: str) -> str:
+    y = write.conv(x, 3, 8)
+    return write.quantize(write.op("Mul", y, write.op("HardSigmoid", y, alpha=1 / 6, beta=0.5)))
+
+
+def two_gemms() -> onnx.ModelProto:
+    """int8 codes with two readers, and others with one: QGemm would write what it does not read."""
+    write = Writer()
+    x = write.quantize("input")
+    left, right = (write.quantize(write.gemm(x, 4, 5)) for _ in range(2))
+    return write.graph(write.quantize(write.op("Add", left, right)), shape=(4,))
 
 
 def shared_input(write: Writer, x: str) -> str:
@@ -221,6 +245,16 @@ def weight_only() -> onnx.ModelProto:
         block_size=32,
     )
     return write.graph(y, shape=(32,), rank=2)
+
+
+def opened_blocks() -> onnx.ModelProto:
+    """The same as a DequantizeLinear with blocks, which the runtime turns into MatMulNBits."""
+    write = unsigned()
+    values = write.random.integers(-7, 8, 64 * 32).tolist()
+    write.constants["int4"] = helper.make_tensor("int4", onnx.TensorProto.INT4, [64, 32], values)
+    scale = write.constant("int4_scale", np.full((4, 32), 0.01, np.float32))
+    weight = write.op("DequantizeLinear", "int4", scale, axis=0, block_size=16)
+    return write.graph(write.op("MatMul", "input", weight), shape=(64,), rank=2)
 
 
 FIRST = "its output goes into"
@@ -278,7 +312,17 @@ CAUSES: dict[str, tuple[Make, str, str]] = {
     "output in float and in codes": (
         image(output_twice),
         "float-output",
-        "its output leaves the graph in float besides being quantized",
+        "its output leaves the graph in float besides being read",
+    ),
+    "output before a relu": (
+        image(output_before_relu),
+        "float-output",
+        "its output leaves the graph in float besides being read",
+    ),
+    "hard swish in parts": (
+        image(hard_swish),
+        "activation-not-folded",
+        "HardSwish is between it and the next QuantizeLinear; ONNX Runtime folds only Relu and Clip",
     ),
     "unquantized add": (
         image(unquantized_add),
@@ -378,8 +422,23 @@ CAUSES: dict[str, tuple[Make, str, str]] = {
     ),
     "weight alone": (
         rows(lambda write, x: write.op("MatMul", "input", write.weight(4, 5, axis=1)), rank=3),
+        "weight-only",
+        "only the weight is quantized: its codes are opened to compute in float",
+    ),
+    "weight of a convolution alone": (
+        image(lambda write, x: write.quantize(write.conv(write.op("Abs", "input"), 3, 8))),
         "input-not-quantized",
-        "its input 'input' has no DequantizeLinear",
+        "its input 'Abs_2', made by Abs '/Abs_2', has no DequantizeLinear",
+    ),
+    "a right bias before something else": (
+        image(lambda write, x: write.quantize(write.op("Elu", int32_conv(write, x, 1.0)))),
+        "activation-not-folded",
+        "Elu is between it and the next QuantizeLinear; ONNX Runtime folds only Relu and Clip",
+    ),
+    "blocks of 4 bits": (
+        opened_blocks,
+        "weight-only",
+        "only the weight is quantized: its codes are opened to compute in float",
     ),
     "weight of 4 bits alone": (
         weight_only,
@@ -400,6 +459,7 @@ ON_X86: dict[str, tuple[Make, str]] = {
         ),
         f"the int8 codes of its output have 2 readers; {STAYS}",
     ),
+    "gemm": (two_gemms, f"the int8 codes of its input have 2 readers; {STAYS}"),
     "no zero point": (
         signed(no_zero_point),
         f"the int8 codes of its input have a quantizer without a zero point; {STAYS}",
@@ -421,6 +481,12 @@ INT8: dict[str, tuple[Make, str]] = {
             )
         ),
         "QLinearConv",
+    ),
+    "gemm that reads and writes int8": (
+        lambda: (
+            lambda write: write.graph(write.quantize(write.gemm(write.quantize("input"), 4, 5)), shape=(4,))
+        )(Writer()),
+        "QGemm",
     ),
     "gemm without bias": (
         rows(lambda write, x: write.op("Gemm", x, write.weight(5, 4), transB=1)),

@@ -13,12 +13,24 @@ import pytest
 from edgekd.conversion.audit import audit_graph, quantization_of
 from edgekd.conversion.auditing.causes.explain import explain, remarks
 from edgekd.conversion.auditing.causes.processor import Processor
+from edgekd.conversion.auditing.optimized import with_names
 from edgekd.conversion.dialects import to_dialect, write_graph
 from edgekd.conversion.graph_view import views
 from edgekd.documents.audit import Audit, AuditedOperator
 from edgekd.errors import BundleError, ConversionError
 from edgekd.runtimes.onnxruntime import open_session, run_batches
-from tests.conversion.audit_cases import CAUSES, INT8, ON_X86, Make, codes, conv_with, image, opened, rows
+from tests.conversion.audit_cases import (
+    CAUSES,
+    INT8,
+    ON_X86,
+    Make,
+    codes,
+    conv_with,
+    image,
+    opened,
+    rows,
+    unsigned,
+)
 from tests.conversion.graphs import CASES, IMAGE, Writer, residual
 
 NODE_GRAPHS = Path(onnx.__file__).parent / "backend/test/data"
@@ -49,9 +61,33 @@ def test_signed_codes_that_stay_are_named(make: Make, cause: str, tmp_path: Path
 @pytest.mark.parametrize("make", [make for make, _ in ON_X86.values()], ids=ON_X86.keys())
 def test_signed_codes_are_no_cause_on_arm(make: Make) -> None:
     (view,) = views(make())
-    node = next(node for node in view.graph.node if node.op_type == "Conv")
+    node = next(node for node in view.graph.node if node.op_type in ("Conv", "Gemm"))
     assert explain(view, node, "Conv", X86).cause_id == "signed-codes"
-    assert explain(view, node, "Conv", ARM).cause_id == "not-fused"
+    assert explain(view, node, "Conv", ARM).cause_id in ("not-fused", "gemm-bias")
+
+
+def test_the_bounds_of_an_old_clip_are_attributes() -> None:
+    write = unsigned()
+    clip = write.op("Clip", write.conv(write.quantize("input"), 3, 8), min=0.0, max=6.0)
+    (view,) = views(write.graph(write.quantize(clip, zero="u0"), rank=4))
+    node = next(node for node in view.graph.node if node.op_type == "Conv")
+    assert explain(view, node, "Conv", X86).text == (
+        "the Clip [0, 6] after it is narrower than its quantizer [0, 20.4]"
+    )
+
+
+def test_the_processor_is_known_by_its_machine() -> None:
+    assert Processor.of("x86_64 avx2 avx512_vnni") == X86
+    assert Processor.of("x86_64 avx2 avx512f") == Processor(unsigned_alone=True, signed_weights=False)
+    assert Processor.of("aarch64 asimd asimddp i8mm") == ARM
+    assert Processor.of("armv7l neon") == ARM
+
+
+def test_a_message_of_the_runtime_names_the_users_nodes() -> None:
+    model = residual()
+    names = [node.name for node in model.graph.node]
+    assert with_names("in <0> and <1>", model) == f"in {names[0]} and {names[1]}"
+    assert with_names("in <9999>", model) == "in <9999>"
 
 
 def test_what_no_cause_explains_is_told_with_what_is_known() -> None:
@@ -195,6 +231,13 @@ def test_dynamic_quantization_is_told(tmp_path: Path) -> None:
     (operator,) = found.operators
     assert (operator.int8, operator.runs_as, found.quantization) == (True, "DynamicQuantizeMatMul", "dynamic")
     assert [(one.cause_id, one.level) for one in found.findings] == [("dynamic-quantization", "note")]
+    fused = "com.microsoft.DynamicQuantizeMatMul (x, w, s)"
+    text = f"""<ir_version: 10, opset_import: ["": 21, "com.microsoft": 1]>
+        g (float[N, 2] x) => (float[N, 2] y)
+        <int8[2, 2] w = {{1, 2, 3, 4}}, float s = {{0.1}}> {{ y = {fused} }}"""
+    assert remarked(lambda: onnx.parser.parse_model(text), X86) == [
+        "dynamic-quantization: the input is quantized anew at each run"
+    ]
 
 
 def test_how_a_graph_is_quantized() -> None:

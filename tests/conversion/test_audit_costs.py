@@ -16,7 +16,7 @@ from edgekd.conversion.dialects import to_dialect
 from edgekd.conversion.float_graph import float_graph
 from edgekd.documents.audit import Audit
 from edgekd.runtimes.profiling import KernelTimes
-from tests.conversion.audit_cases import image
+from tests.conversion.audit_cases import image, unsigned
 from tests.conversion.graphs import Writer, depthwise, residual
 
 RUNS = 4
@@ -67,6 +67,8 @@ def test_a_cause_has_the_time_of_its_operators_and_their_quantizers(tmp_path: Pa
         "weighted operators in float and their quantizers: "
         "the Relu that follows is quantized to codes that do not start at zero"
     )
+    (cost,) = [cost for cost in found.costs if cost.bucket == "island"]
+    assert cost.count == 2  # Add and Relu, without the quantizers around them
     (island,) = [one for one in found.findings if one.cause_id == "add-in-float"]
     assert island.share == pytest.approx(sum(part.island == 0 for part in parts) / nodes)
 
@@ -104,6 +106,21 @@ def test_what_is_slower_in_int8_is_told(tmp_path: Path) -> None:
     text = "it is depthwise, and the int8 kernel is slower than the float kernel here: 30 us, in float 8 us"
     assert slower[1].message == f"{names[1]}: {text}"
     assert slower[1].share == found.operators[1].share
+
+
+def test_one_input_channel_is_not_depthwise(tmp_path: Path) -> None:
+    write = unsigned()
+    x = write.quantize(write.conv(write.quantize("input"), 1, 8))
+    model = write.graph(x, shape=(1, 12, 12), rank=4)
+    found = costed(model, tmp_path, lambda node: 90 if node.op_type == "QLinearConv" else 1, lambda node: 9)
+    assert [one.cause_id for one in found.findings] == ["slower-in-int8"]
+
+
+def test_operators_with_and_without_weights_are_counted_apart(tmp_path: Path) -> None:
+    found = costed(to_dialect(residual(), "onnxruntime-u8"), tmp_path, lambda node: 1, lambda node: 1)
+    counts = {cost.title: cost.count for cost in found.costs if cost.bucket == "int8"}
+    assert counts["weighted operators in int8"] == 4
+    assert counts["other operators in int8"] >= 2
 
 
 def grouped(write: Writer, x: str) -> str:
@@ -162,5 +179,5 @@ def test_nodes_of_one_name_share_its_time(tmp_path: Path) -> None:
 
     found = costed(image(twice)(), tmp_path, lambda node: 10, lambda node: 5)
     shares = [one.share for one in found.findings if one.cause_id == "activation-in-float"]
-    assert len(shares) == 2
-    assert shares[0] == pytest.approx(shares[1])
+    nodes = len(examined(image(twice)(), tmp_path).optimized.nodes)
+    assert shares == [pytest.approx(4 / nodes)] * 2  # each with its two quantizers

@@ -125,6 +125,19 @@ CAUSES: dict[str, tuple[Make, str, str]] = {
 }
 
 
+def no_zero_point() -> onnx.ModelProto:
+    write = Writer()
+    x = write.op("DequantizeLinear", write.op("QuantizeLinear", "input", "scale"), "scale")
+    return write.graph(write.quantize(write.conv(x, 3, 8)), rank=4)
+
+
+CAUSES["uint8 for want of a zero point"] = (
+    no_zero_point,
+    "unsigned-codes",
+    "the codes of its input are uint8, which TensorRT reads as int8 and so clips at half of their range",
+)
+
+
 @pytest.mark.parametrize(("make", "cause_id", "cause"), CAUSES.values(), ids=CAUSES.keys())
 def test_each_cause_is_named(make: Make, cause_id: str, cause: str, tmp_path: Path) -> None:
     (operator,) = audit(make(), tmp_path).operators
@@ -305,6 +318,12 @@ def test_what_no_cause_explains_is_told_with_its_types() -> None:
     network = ParsedNetwork("tensorrt", "10", (layer,), {"x": "HALF", "w": "FP8"})
     cause = auditing._unexplained(layer, ("HALF", "FP8"), network)
     assert cause.text == "the parser gives it half and fp8, for a reason that edgekd does not know"
+
+
+def test_fp8_is_told_apart() -> None:
+    layer = Layer("c", "CONVOLUTION", ("<3>",), None, ("x", "w"), ("y",))
+    network = ParsedNetwork("tensorrt", "10", (layer,), {"x": "FP8", "w": "FP8"})
+    assert auditing._unexplained(layer, ("FP8", "FP8"), network).cause_id == "fp8-codes"
 
 
 def test_the_network_answers_who_makes_and_who_reads() -> None:

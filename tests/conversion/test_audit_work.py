@@ -12,7 +12,7 @@ import pytest
 from edgekd.conversion.audit import Examined, examine
 from edgekd.conversion.auditing.work import Part
 from edgekd.conversion.dialects import to_dialect
-from tests.conversion.audit_cases import Body, Make, image
+from tests.conversion.audit_cases import Body, Make, image, rows, unsigned
 from tests.conversion.graphs import Writer, depthwise, residual
 
 
@@ -161,6 +161,44 @@ def test_a_float_graph_has_no_islands(tmp_path: Path) -> None:
     found = examined(write.graph(write.op("HardSwish", y), rank=4), tmp_path)
     assert found.audit.findings == ()
     assert {part.bucket for _, part in parts(found)} <= {"float", "other", "layout"}
+
+
+def test_what_prepares_the_input_is_no_island(tmp_path: Path) -> None:
+    """Not even where it reads a constant that a DequantizeLinear opens."""
+
+    def graph() -> onnx.ModelProto:
+        write = unsigned()
+        mean = write.op(
+            "DequantizeLinear", write.constant("mean", np.full((1, 3, 1, 1), 7, np.int8)), "scale"
+        )
+        x = write.quantize(write.op("Sub", write.op("Abs", "input"), mean))
+        return write.graph(write.quantize(write.conv(x, 3, 8)), rank=4)
+
+    found = examined(graph(), tmp_path)
+    assert found.audit.findings == ()
+    assert {part.bucket for kind, part in parts(found) if kind in ("Sub", "Abs")} == {"other"}
+
+
+def test_what_follows_a_product_that_writes_floats_is_an_island(tmp_path: Path) -> None:
+    found = examined(
+        rows(lambda write, x: write.op("Softmax", write.op("Gemm", x, write.weight(5, 4), transB=1)))(),
+        tmp_path,
+    )
+    assert [operator.runs_as for operator in found.audit.operators] == ["QGemm"]
+    assert [one.cause_id for one in found.audit.findings] == ["norm-in-float"]
+
+
+def test_moves_of_the_users_own_are_not_the_runtimes(tmp_path: Path) -> None:
+    def transposed(write: Writer, x: str) -> str:
+        for _ in range(4):
+            x = write.quantize(write.op("MatMul", x, write.weight(5, 5, axis=1)))
+            x = write.quantize(write.op("Transpose", x, perm=[0, 2, 1]))
+        return x
+
+    found = examined(rows(transposed, rank=3, width=5)(), tmp_path)
+    moved = [one for one in found.optimized.nodes if one.node.op_type == "Transpose"]
+    assert len(moved) > 2
+    assert [one for one in found.audit.findings if one.cause_id == "layout-conversion"] == []
 
 
 def test_quantizers_that_stand_alone_are_found(tmp_path: Path) -> None:

@@ -62,9 +62,10 @@ def decoded(model: onnx.ModelProto, codebooks: Codebooks) -> dict[str, np.ndarra
     """The weights as the runtime has them: taken out of the graph as outputs."""
     opened = onnx.ModelProto()
     opened.CopyFrom(model)
-    for name, book in codebooks.books.items():
+    names = [f"{name}/decoded" for name in codebooks.books]
+    for name, book in zip(names, codebooks.books.values(), strict=True):
         opened.graph.output.append(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, book.shape))
-    values = open_session(opened).run(list(codebooks.books), {INPUT.name: examples(1).numpy()})
+    values = open_session(opened).run(names, {INPUT.name: examples(1).numpy()})
     return dict(zip(codebooks.books, values, strict=True))
 
 
@@ -117,7 +118,7 @@ def test_folded_initializers_are_the_weights(tmp_path: Path) -> None:
     found = {tensor.name: numpy_helper.to_array(tensor) for tensor in optimized.initializer}
     assert {node.op_type for node in optimized.node} == {"Conv", "ReduceMax", "Gemm"}
     for name, book in codebooks.books.items():
-        assert_same_bits(found[name], book.decode())
+        assert_same_bits(found[f"{name}/decoded"], book.decode())
 
 
 class Many(nn.Module):
@@ -216,9 +217,37 @@ def test_codebooks_of_another_network(tmp_path: Path) -> None:
     with pytest.raises(NetworkError) as caught:
         export(build(PostAct), uniform(build(Functional)), tmp_path)
     assert str(caught.value) == (
-        "stem.0.weight: the codebooks have no tensor (8, 3, 3, 3) for it"
+        "stem.0.weight: the codebooks have nothing there, the network a tensor (8, 3, 3, 3)"
         "\n  try: give the network that the codebooks were made of"
     )
+
+
+class WithConstant(nn.Module):
+    """A parameter that is called like what the exporter makes, and a tensor that forward makes itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.relu = nn.Parameter(torch.randn(4, 12))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(torch.relu(x.flatten(1)[:, :12]) * torch.arange(12.0), self.relu)
+
+
+def test_names_and_constants_of_the_network_s_own(tmp_path: Path) -> None:
+    network, x = WithConstant(), examples(4)
+    codebooks = uniform(network)
+    found = run_batches(open_session(export(network, codebooks, tmp_path)), x.numpy())
+    network.load_state_dict(codebooks.state())
+    with torch.no_grad():
+        np.testing.assert_allclose(found, network(x).numpy(), rtol=1e-5, atol=1e-5)
+
+
+def test_codebooks_of_more_than_the_network(tmp_path: Path) -> None:
+    network = build(PostAct)
+    codebooks = uniform(network)
+    more = Codebooks(codebooks.books, {**codebooks.tensors, "extra": torch.zeros(2)})
+    with pytest.raises(NetworkError, match=r"^extra: the codebooks have a tensor \(2,\) there, the network"):
+        export(network, more, tmp_path)
 
 
 def test_the_network_is_left_as_it_is(tmp_path: Path) -> None:

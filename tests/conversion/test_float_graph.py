@@ -111,7 +111,9 @@ def gemm(quantized: bool) -> Row:
     x = codes.quantizer("x", 0.01, 128)
     y = codes.quantizer("y", 0.02, 128) if quantized else []
     w = codes.random.integers(-127, 128, (5, 4)).astype(np.int8)
-    weight = [codes.constant("w", w, np.int8), codes.constant("ws", 0.01), codes.constant("wz", 0, np.int8)]
+    scales = np.linspace(0.005, 0.01, 5).astype(np.float32)
+    weight = [codes.constant("w", w, np.int8), codes.constant("ws", scales)]
+    weight.append(codes.constant("wz", [0] * 5, np.int8))
     bias = codes.constant("b", [100, 200, 300, 0, -100], np.int32)
     node = helper.make_node(
         "QGemm",
@@ -121,7 +123,7 @@ def gemm(quantized: bool) -> Row:
         domain="com.microsoft",
         transB=1,
     )
-    expected = codes.x @ (w.T * 0.01) + np.array([100, 200, 300, 0, -100]) * 0.01 * 0.01
+    expected = codes.x @ (w.T * scales) + np.array([100, 200, 300, 0, -100]) * 0.01 * scales
     return codes.graph(node, y, floats=not quantized), codes.x, expected, 0.02
 
 

@@ -12,6 +12,7 @@ from onnx import numpy_helper
 from torch import nn
 
 from edgekd.conversion.audit import audit_graph
+from edgekd.conversion.avx2.emulate import measure_saturation
 from edgekd.conversion.check_graph import check_graph, read_graph
 from edgekd.conversion.dialects import to_dialect, write_graph
 from edgekd.conversion.graph_view import GraphView
@@ -19,12 +20,13 @@ from edgekd.conversion.specs import spec_of
 from edgekd.conversion.to_onnx import export_int8
 from edgekd.devices.isa import int8_instruction, saturates
 from edgekd.documents.common import InputSpec
+from edgekd.documents.scheme import Scheme
 from edgekd.errors import ConversionError
 from edgekd.quantization.calibrate import calibrate
 from edgekd.quantization.prepare import prepare
 from edgekd.runtimes.onnxruntime import machine_isa, open_session, run_batches
 from tests.conversion.graphs import CASES, CLASSES, SCALE, Writer, inputs
-from tests.quantization.networks import NETWORKS, SHAPE, build, examples
+from tests.quantization.networks import NETWORKS, SHAPE, Inverted, build, examples
 
 Case = Callable[[], onnx.ModelProto]
 U8, EXACT = "onnxruntime-u8", "onnxruntime-u8u8"
@@ -204,3 +206,18 @@ def test_the_pairs_are_those_of_the_summed_axis(transposed: bool) -> None:
         model = write.graph(write.op("MatMul", write.quantize("input"), weight), shape=(8,))
         ((found, *_),) = weights(to_dialect(model, EXACT)).values()
         assert found.dtype.name == dtype
+
+
+def test_a_student_of_seven_bits_needs_no_dialect_of_its_own(tmp_path: Path) -> None:
+    quantized = prepare(build(Inverted), examples(1), Scheme(reduce_range=True))
+    calibrate(quantized, [examples(64)])
+    quantized.set_fake_quantizing(True)
+    export_int8(quantized.eval(), INPUT, tmp_path / "canonical.onnx", opset=21)
+    canonical = read_graph(tmp_path / "canonical.onnx")
+    plain = to_dialect(canonical, U8)
+    check_graph(plain, spec_of(EXACT), "graph")
+    assert plain == to_dialect(canonical, EXACT)
+    x = 4 * examples(32, seed=3).numpy()
+    cost = measure_saturation(plain, x)
+    assert len(cost.operators) == 5
+    assert (cost.share, cost.parity.max_difference) == (0, 0)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from edgekd.documents.arms import Arms
 from edgekd.documents.audit import Audit
 from edgekd.documents.base import Document
 from edgekd.documents.comparison import Comparison
@@ -18,6 +19,7 @@ from edgekd.documents.profile import Profile
 from edgekd.documents.recipe import Recipe
 from edgekd.documents.report import Report
 from edgekd.documents.run_log import RunLog
+from edgekd.documents.scheme import Scheme
 from edgekd.documents.sensitivity import Sensitivity
 from edgekd.documents.spec import Spec
 from edgekd.documents.verdict import Verdict
@@ -271,6 +273,46 @@ DOCUMENTS: dict[type[Document], dict[str, Any]] = {
     Sensitivity: SENSITIVITY,
     Audit: AUDIT,
     EngineRecord: ENGINE,
+    Scheme: {"schema": 1, "weight_bits": 4, "scales": "learned", "layers": {"head": "float"}},
+    Arms: {
+        "schema": 1,
+        "name": "digits",
+        "runtime": "onnxruntime",
+        "arms": [
+            {
+                "name": "qad",
+                "description": "fine-tuned",
+                "scheme": {"schema": 1},
+                "seconds": 12.5,
+                "validation_top1": 0.9,
+                "validation_kl": 0.01,
+                "drop_pt": 0.2,
+                "accuracy": {"top1": 0.9, "correct": 9, "count": 10, "interval": INTERVAL},
+                "change": {"mean": -0.1, "interval": INTERVAL},
+                "agreement": 1,
+                "latency_ms": {
+                    "p50": 0.5,
+                    "p90": None,
+                    "p99": None,
+                    "p50_upper": 0.6,
+                    "p90_upper": None,
+                    "samples": 100,
+                    "processes": 5,
+                },
+                "ratio": {"name": "qad", "reference": "fp32", "value": 0.5, "interval": INTERVAL},
+                "size_bytes": 1000,
+                "int8_ops": 9,
+                "weighted_ops": 9,
+                "on_front": True,
+                "ships": True,
+            }
+        ],
+        "why": "it is enough",
+        "recipe": {"schema": 1, "name": "digits"},
+        "stages": [{"name": "student", "key": SHA, "seconds": 1.5}],
+        "facts": FACTS,
+        "versions": {"packages": {"edgekd": "0.1.0"}, "python": "3.12"},
+    },
     Comparison: {
         "schema": 1,
         "name": "my-digits",

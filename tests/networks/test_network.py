@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
 from edgekd.errors import NetworkError
 from edgekd.networks.network import build_network, network_names
@@ -76,3 +77,27 @@ def test_the_same_seed_gives_the_same_weights():
     torch.manual_seed(3)
     second = build("shufflenetv2").state_dict()
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize(
+    ("activation", "kind"), [("relu", nn.ReLU), ("silu", nn.SiLU), ("hardswish", nn.Hardswish)]
+)
+def test_mobilenetv2_takes_another_activation(activation, kind):
+    network = build("mobilenetv2", activation=activation)
+    assert [type(module) for module in network.modules() if "activation" in type(module).__module__] == [
+        kind
+    ] * 36
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ({"activation": "gelu"}, "mobilenetv2: there is no activation 'gelu'; known: relu, silu, hardswish"),
+        ({"activation": 6}, "mobilenetv2: there is no activation 6; known: relu, silu, hardswish"),
+        ({"width": 2}, "mobilenetv2: takes activation; given: width"),
+    ],
+)
+def test_other_arguments_of_mobilenetv2_are_refused(args, message):
+    with pytest.raises(NetworkError) as caught:
+        build("mobilenetv2", **args)
+    assert str(caught.value) == message

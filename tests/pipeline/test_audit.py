@@ -127,7 +127,7 @@ def test_what_has_no_float_form_is_profiled_alone(tmp_path: Path) -> None:
     assert found.profile is not None
     assert found.not_measured == (
         "no latency against fp32: the graph cannot be written in float: "
-        "QuantizeLinear '<0>' has no float form: it computes with codes",
+        "QuantizeLinear 'QuantizeLinear of 'q'' has no float form: it computes with codes",
     )
 
 

@@ -47,7 +47,8 @@ def test_for_255_codes_the_reach_is_spread_over_all_of_them(calibrator: Calibrat
     wide, narrow = calibrated(calibrator, "s8"), calibrated(calibrator, "u8")
     assert float(quantizer(narrow, "input").amax) == float(quantizer(wide, "input").amax)
     ratio = float(quantizer(narrow, "stem.2").amax / quantizer(wide, "stem.2").amax)
-    assert ratio == pytest.approx(127 / 255, rel=0.25 if calibrator in ("entropy", "mse") else 1e-6)
+    rel = {"max": 1e-6, "percentile": 1e-6, "mse": 0.25, "entropy": 0.5}[calibrator]
+    assert ratio == pytest.approx(127 / 255, rel=rel)
 
 
 def test_mse_rounds_the_tensor_better_than_max() -> None:
@@ -111,9 +112,9 @@ def test_no_hook_is_left_behind() -> None:
 
 
 def test_the_better_calibrators_lose_less_of_a_heavy_tailed_network() -> None:
-    """One example of a thousand is ten times as large: its scale ruins the others under `max`."""
+    """One pixel is far too bright: under `max`, the scales of all examples follow it."""
     network, x = build(PostAct), examples(400)
-    x[7] *= 10
+    x[7, 0, 0, 0] = 60
     folded = fold_network(network, x[:1])
 
     def loss(calibrator: Calibrator) -> float:

@@ -188,7 +188,7 @@ def test_a_size_that_no_memory_has_is_never_asked_for(tmp_path: Path) -> None:
 def test_a_code_beyond_the_points(tmp_path: Path) -> None:
     """The digest fits: whoever wrote the file meant it."""
     book = example().books["head.weight"]
-    book.codes_N[3] = 7
+    book.codes_N[3] = 5
     write_codebooks(Codebooks({"head.weight": book}, {}), tmp_path / "file")
     with pytest.raises(DocumentError) as caught:
         read_codebooks(tmp_path / "file")

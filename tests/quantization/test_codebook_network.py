@@ -75,13 +75,20 @@ def test_the_gradient_of_a_rounded_weight_is_the_weight_s(training: bool) -> Non
         torch.testing.assert_close(parameter.grad, expected[name])
 
 
-def test_a_gradient_lies_in_memory_as_its_weight() -> None:
-    """Several processes add up gradients in place, and warn where layouts differ."""
+def test_a_rounded_weight_lies_in_memory_as_its_own() -> None:
+    """So its gradient does too: several processes add gradients up in place, and warn where layouts differ."""
     wrapped = uniform(build(PostAct)).to(memory_format=torch.channels_last)
-    wrapped(examples(4)).sum().backward()
-    for parameter in wrapped.parameters():
-        assert parameter.grad is not None
-        assert parameter.grad.stride() == parameter.stride()
+    for name, value in wrapped.weights().items():
+        assert value.stride() == wrapped.network.get_parameter(name).stride()
+
+
+@pytest.mark.parametrize("make", [uniform, points])
+def test_a_weight_of_one_value_is_itself(make: type) -> None:
+    network = build(PostAct)
+    with torch.no_grad():
+        network.conv1.weight.fill_(0.25)
+    wrapped = make(network)
+    assert torch.equal(wrapped.weights()["conv1.weight"], network.conv1.weight)
 
 
 def test_points_start_at_the_quantiles_of_the_scaled_weights() -> None:

@@ -7,7 +7,7 @@ from torch import nn
 
 from edgekd.quantization.fake_quant import ActivationQuantizer, WeightQuantizer
 from edgekd.quantization.observer import follow
-from edgekd.quantization.scheme import SMALLEST_AMAX, Saturation, code_range, weight_codes
+from edgekd.quantization.scheme import SMALLEST_AMAX, Saturation, WeightBits, code_range
 
 
 def quantizer(
@@ -84,7 +84,7 @@ def test_training_follows_the_largest_magnitude_slowly() -> None:
 
 def test_scales_follow_in_training_mode_only() -> None:
     module = quantizer(1.0)
-    module.following = True
+    module.moving = True
     module.eval()(torch.tensor([5.0]))
     assert module.amax.item() == 1.0
     module.train()(torch.tensor([5.0]))
@@ -137,10 +137,117 @@ def test_a_bias_is_rounded_to_the_accumulator_under_u8_only() -> None:
 
 
 def test_a_dead_channel_with_a_live_bias_fits_its_bias_into_int32() -> None:
-    weight = torch.tensor([[1.27], [1e-20], [0.0]])
-    bias = torch.tensor([1.0, 1.0, 0.0])
-    scale = weight_scale(weight, bias, torch.tensor(1.27))
+    module = WeightQuantizer(nn.Linear(1, 3))
+    module.op.weight.data = torch.tensor([[1.27], [1e-20], [0.0]])
+    module.op.bias.data = torch.tensor([1.0, 1.0, 0.0])
+    scale = module.weight_scale(torch.tensor(1.27))
     assert scale[0].item() == pytest.approx(0.01)
-    assert (bias / (scale * 0.01)).max() <= 2**30
+    assert (module.op.bias / (scale * 0.01)).max() <= 2**30
     assert (scale > 0).all()
-    assert weight_codes(weight, scale).flatten().tolist() == [127, 0, 0]
+    assert module.codes(torch.tensor(1.27)).flatten().tolist() == [127, 0, 0]
+
+
+BITS: list[tuple[WeightBits, int]] = [(8, 127), (7, 63), (4, 7)]
+
+
+@pytest.mark.parametrize("learned", [False, True])
+@pytest.mark.parametrize(("bits", "limit"), BITS)
+def test_the_codes_that_ship_are_those_of_training_bit_for_bit(
+    bits: WeightBits, limit: int, learned: bool
+) -> None:
+    torch.manual_seed(bits)
+    module = WeightQuantizer(nn.Conv2d(5, 32, 3), bits=bits, learned=learned)
+    module.quantizing = True
+    identity = torch.eye(45).view(45, 5, 3, 3)  # reads the weight out, exactly: one summand is not zero
+    amax = torch.tensor(1.0)
+    module.op.bias.data.zero_()
+    rounded = module(identity, amax).view(45, 32).T
+    codes = module.codes(amax)
+    assert codes.dtype == torch.int8
+    assert torch.equal(codes.flatten(1) * module.weight_scale(amax)[:, None], rounded)
+    assert codes.abs().max() == limit
+
+
+@pytest.mark.parametrize(("bits", "limit"), BITS)
+def test_scales_of_weights_by_bits(bits: WeightBits, limit: int) -> None:
+    op = nn.Linear(200, 6, bias=False)
+    op.weight.data.normal_()
+    largest = op.weight.detach().abs().amax(1)
+    scale = WeightQuantizer(op, bits=bits).weight_scale(torch.ones(()))
+    if bits == 4:  # the largest weights are clipped
+        assert ((scale < largest / limit) & (scale > 0.3 * largest / limit)).all()
+    else:
+        torch.testing.assert_close(scale, largest / limit)
+    learned = WeightQuantizer(op, bits=bits, learned=True)
+    assert torch.equal(learned.weight_scale(torch.ones(())), scale)
+
+
+def test_a_followed_scale_of_4_bits_keeps_its_part_of_the_largest_weight() -> None:
+    module = WeightQuantizer(nn.Linear(50, 3), bits=4)
+    before = module.weight_scale(torch.ones(()))
+    module.op.weight.data.mul_(3)
+    torch.testing.assert_close(module.weight_scale(torch.ones(())), 3 * before)
+    assert "fraction_O" in module.state_dict()
+
+
+def test_a_learned_scale_of_a_weight_does_not_follow_it_and_has_its_gradient() -> None:
+    module = WeightQuantizer(nn.Linear(50, 3, bias=False), bits=4, learned=True)
+    module.quantizing = module.moving = True
+    before = module.weight_scale(torch.ones(()))
+    module.op.weight.data.mul_(3)
+    assert torch.equal(module.weight_scale(torch.ones(())), before)
+    module.train()(torch.ones(1, 50), torch.ones(())).sum().backward()
+    weight, scale = module.op.weight.detach().numpy(), before.numpy()[:, None]
+    v = weight * (np.float32(1) / scale)
+    slope = np.where(np.abs(v) < 7, np.rint(v) - v, 7 * np.sign(v)).sum(1)
+    np.testing.assert_allclose(module.scale_O.grad.numpy(), slope / np.sqrt(50 * 7), rtol=1e-4)
+    np.testing.assert_array_equal(module.op.weight.grad.numpy(), (np.abs(v) < 7).astype(np.float32))
+
+
+@pytest.mark.parametrize(("saturation", "non_negative", "low", "high"), CASES)
+def test_a_learned_activation_moves_as_if_its_scale_were_the_parameter(
+    saturation: Saturation, non_negative: bool, low: int, high: int
+) -> None:
+    """One step of SGD on amax moves the scale by rate * g * slope, g = 1 / sqrt(n * high)."""
+    module = ActivationQuantizer("x", non_negative=non_negative, learned=True)
+    module.amax.data.fill_(1.27)
+    module.quantizing, module.saturation, module.moving = True, saturation, True
+    x = torch.linspace(-4, 4, 600).view(4, 5, 30)
+    module.train()(x).sum().backward()
+    torch.optim.SGD(module.parameters(), lr=1e-4).step()
+    v = x.numpy() / np.float32(0.01)
+    inside = (v > low) & (v < high)
+    slope = np.where(inside, np.rint(v) - v, np.where(v <= low, low, high)).sum()
+    step = 1e-4 * slope / np.sqrt(5 * 30 * high)
+    assert module.amax.item() / 127 - 0.01 == pytest.approx(-step, rel=1e-3)
+
+
+def test_frozen_or_in_evaluation_a_learned_scale_has_no_gradient() -> None:
+    module = ActivationQuantizer("x", non_negative=False, learned=True)
+    module.amax.data.fill_(1.0)
+    module.quantizing = True
+    x = torch.randn(10, requires_grad=True)
+    for moving, training in ((False, True), (True, False)):
+        module.moving = moving
+        module.train(training)(x).sum().backward()
+        assert module.amax.grad is None
+    assert x.grad.abs().sum() > 0
+
+
+def test_a_learned_scale_that_fell_below_zero_is_still_positive_and_rises() -> None:
+    module = ActivationQuantizer("x", non_negative=False, learned=True)
+    module.amax.data.fill_(-1.0)
+    module.quantizing = module.moving = True
+    assert module.calibrated
+    found = module.train()(torch.full((1, 4), 5.0))
+    assert found.detach().unique().item() == pytest.approx(SMALLEST_AMAX)
+    (-found).sum().backward()
+    assert module.amax.grad < 0
+
+
+def test_learned_scales_do_not_follow_the_data() -> None:
+    module = ActivationQuantizer("x", non_negative=False, learned=True)
+    module.amax.data.fill_(1.0)
+    module.moving = module.quantizing = True
+    module.train()(torch.tensor([[100.0]]))
+    assert module.amax.item() == 1.0

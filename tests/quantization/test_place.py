@@ -5,6 +5,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edgekd.documents.scheme import Scheme
+from edgekd.quantization.calibrate import calibrate
+from edgekd.quantization.fake_quant import WeightQuantizer
+from edgekd.quantization.hard_swish import Int8HardSwish
 from edgekd.quantization.network import QuantizedNetwork
 from edgekd.quantization.prepare import prepare
 from tests.quantization.networks import (
@@ -20,8 +24,8 @@ from tests.quantization.networks import (
 )
 
 
-def quantized(kind: type[nn.Module]) -> QuantizedNetwork:
-    return prepare(build(kind), examples(2))
+def quantized(kind: type[nn.Module], **rewrites: bool) -> QuantizedNetwork:
+    return prepare(build(kind), examples(2), Scheme(rewrites=rewrites))
 
 
 def labels(network: QuantizedNetwork) -> list[str]:
@@ -88,8 +92,16 @@ def test_silu_is_a_product_with_a_gate() -> None:
     ]
 
 
-def test_attention_quantizes_matmuls_and_leaves_norms_and_the_class_token_float() -> None:
+def test_a_transformer_quantizes_what_its_linear_maps_read_and_nothing_else() -> None:
     network = quantized(Attention)
+    assert labels(network) == [
+        *("input", "patch", "norm", "scaled_dot_product_attention", "mlp.0", "mlp.2", "add"),
+    ]
+    assert unsigned(network) == set()
+
+
+def test_attention_in_int8_quantizes_its_products_and_leaves_norms_and_the_class_token_float() -> None:
+    network = quantized(Attention, float_attention=False, float_sums=False)
     found = labels(network)
     assert "norm" in found  # what the linear map behind it reads
     assert "qkv" in found
@@ -107,7 +119,7 @@ class FloatParts(nn.Module):
         self.scale = nn.Parameter(torch.ones(3, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.hardswish(self.conv(x)) * self.scale + 1.0
+        x = F.elu(self.conv(x)) * self.scale + 1.0
         return self.conv(F.softplus(x)).mean((2, 3))
 
 
@@ -122,7 +134,7 @@ class ReadInFloat(nn.Module):
         self.conv, self.join = nn.Conv2d(3, 3, 1), join
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.hardswish(self.join(x, self.conv(x))).amax((2, 3))  # type: ignore[operator]
+        return F.elu(self.join(x, self.conv(x))).amax((2, 3))  # type: ignore[operator]
 
 
 JOINS = {"add": torch.add, "mul": torch.mul, "cat": lambda x, y: torch.cat([x, y], 1)}
@@ -155,3 +167,141 @@ def test_the_repeats_change_nothing(kind: type[nn.Module]) -> None:
     before = network(examples(4))
     network.graph.recompile()
     torch.testing.assert_close(network(examples(4)), before, rtol=0, atol=0)
+
+
+def float_sums(network: QuantizedNetwork) -> int:
+    """Additions that read a tensor without a quantizer."""
+    sums = [node for node in network.graph.graph.nodes if node.target is torch.add]
+    return sum(any("quantizers" not in str(x.target) for x in node.all_input_nodes) for node in sums)
+
+
+class LinearResidual(nn.Module):
+    """A sum that linear maps read and make: its operands come in float."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.head = nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, CLASSES)
+        self.norm = nn.LayerNorm(8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x.mean((1, 2)))
+        return self.head(self.norm(x + self.second(self.norm(x)) * torch.sigmoid(x)))
+
+
+def test_sums_and_products_of_linear_maps_stay_float() -> None:
+    network = quantized(LinearResidual)
+    assert labels(network) == ["mean", "norm", "norm2"]
+    assert float_sums(network) == 1
+
+
+def test_without_that_rewrite_they_run_in_int8() -> None:
+    network = quantized(LinearResidual, float_sums=False)
+    assert labels(network) == ["mean", "first", "norm", "second", "sigmoid", "mul", "add", "norm2"]
+    assert float_sums(network) == 0
+
+
+class LinearGate(nn.Module):
+    """Squeeze and excitation by a linear map: a small gate in float beside a large map of codes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.gate, self.head = nn.Conv2d(3, 8, 3), nn.Linear(8, 8), nn.Linear(8, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.conv(x))
+        gate = torch.sigmoid(self.gate(x.mean((2, 3)))).view(-1, 8, 1, 1)
+        return self.head((x * gate).mean((2, 3)))
+
+
+def test_a_gate_in_float_is_quantized_for_the_product_with_a_large_map() -> None:
+    network = quantized(LinearGate)
+    assert labels(network) == ["input", "relu", "mean", "sigmoid", "mul", "mean2"]
+
+
+class Swishes(nn.Module):
+    """A HardSwish between convolutions, one between linear maps, and a SiLU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            *(nn.Conv2d(3, 8, 3), nn.Hardswish(), nn.Conv2d(8, 8, 3), nn.SiLU(), nn.Conv2d(8, 8, 3))
+        )
+        self.head = nn.Sequential(nn.Linear(8, 8), nn.Hardswish(), nn.Linear(8, CLASSES))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.features(x).mean((2, 3)))
+
+
+def int8_swishes(network: QuantizedNetwork) -> list[str]:
+    return [name for name, module in network.graph.named_modules() if isinstance(module, Int8HardSwish)]
+
+
+def test_hard_swish_runs_in_int8_where_its_input_holds_codes() -> None:
+    network = quantized(Swishes)
+    assert int8_swishes(network) == ["features.1.int8"]
+    assert labels(network) == [
+        *("input", "features.0", "features.1", "features.2", "features.3.sigmoid", "features.3"),
+        *("features.4", "mean", "head.1"),
+    ]
+
+
+def test_hard_swish_in_float_lies_between_the_same_quantizers() -> None:
+    network = quantized(Swishes, int8_hard_swish=False)
+    assert int8_swishes(network) == []
+    assert labels(network) == labels(quantized(Swishes))
+
+
+def test_silu_in_float_has_no_quantizer_inside() -> None:
+    found = labels(quantized(Swishes, int8_silu=False))
+    assert found == [label for label in labels(quantized(Swishes)) if label != "features.3.sigmoid"]
+
+
+def test_a_hard_swish_before_a_relu_has_its_quantizer_between_them() -> None:
+    network = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.Hardswish(), nn.ReLU(), nn.Conv2d(4, CLASSES, 6), nn.Flatten()
+    )
+    assert labels(prepare(network, examples(2))) == ["input", "0", "1", "2"]
+
+
+def test_a_layer_that_the_scheme_names_float_has_no_quantizer_of_its_own() -> None:
+    scheme = Scheme(layers={"conv1": "float", "head": "float"})
+    network = prepare(build(PostAct), examples(2), scheme)
+    # conv1 reads the stem's codes, for the sum does so too; what conv1 makes is quantized for conv2 alone
+    assert labels(network) == ["input", "stem.2", "relu", "conv2", "relu2", "pool"]
+    assert [
+        name for name, module in network.graph.named_modules() if isinstance(module, WeightQuantizer)
+    ] == [
+        *("stem.0", "conv2"),
+    ]
+
+
+class Joined(nn.Module):
+    """Two concatenations that share a tensor, one of signed tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = (nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()) for _ in range(3))
+        self.d, self.head = nn.Conv2d(12, 4, 1), nn.Linear(16, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        both = torch.cat([self.a(x), F.max_pool2d(self.b(x), 1)], 1)
+        x = torch.cat([both, self.c(x)], 1)
+        return self.head(torch.cat([self.d(x), x], 1).mean((2, 3)))
+
+
+def test_concatenations_share_one_quantizer_across_what_they_have_in_common() -> None:
+    apart, shared = quantized(Joined), quantized(Joined, shared_concat_scale=True)
+    assert labels(apart) == ["input", "a.1", "b.1", "cat", "c.1", "cat2", "d", "cat3", "mean"]
+    # d may be negative and its neighbors may not: the last concatenation, here "cat", keeps its scales
+    assert labels(shared) == ["input", "a.1", "d", "cat", "mean"]
+    calls = [str(node.target) for node in shared.graph.graph.nodes if not node.kwargs.get("repeated")]
+    assert calls.count("quantizers.a_1") == 5
+
+
+def test_a_shared_scale_is_that_of_the_largest_of_them() -> None:
+    shared = quantized(Joined, shared_concat_scale=True)
+    apart = quantized(Joined)
+    for network in (shared, apart):
+        calibrate(network, [examples(16)])
+    found, each = shared.scales(), apart.scales()
+    assert found["a.1"] == max(each[name] for name in ("a.1", "b.1", "c.1", "cat", "cat2"))

@@ -47,7 +47,7 @@ def test_calibrating_again_starts_afresh_and_keeps_the_mode() -> None:
     calibrate(network, [examples(16) * 0.1])
     assert network.training
     assert network.scales()["input"] == pytest.approx(examples(16).abs().max().item() * 0.1 / 127)
-    assert not any(quantizer.quantizing or quantizer.following for quantizer in network.quantizers())
+    assert not any(quantizer.quantizing or quantizer.moving for quantizer in network.quantizers())
 
 
 def test_calibration_without_data_is_refused() -> None:

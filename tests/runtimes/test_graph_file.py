@@ -8,9 +8,10 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
+from edgekd.conversion.graph_view import GraphView
 from edgekd.errors import BundleError
 from edgekd.runtimes import graph_file
-from edgekd.runtimes.graph_file import load_graph
+from edgekd.runtimes.graph_file import load_graph, load_structure
 
 WEIGHT = np.arange(6, dtype=np.float32).reshape(2, 3)
 
@@ -160,3 +161,38 @@ def test_too_large(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(graph_file, "MAX_GRAPH_BYTES", path.stat().st_size - 1)
     with pytest.raises(BundleError, match="is larger than 2 GiB, which no ONNX graph can be"):
         load_graph(path)
+
+
+def test_the_structure_of_a_graph_is_read_without_its_large_tensors(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = written(folder, external("data/w.bin", offset=8, length=24))
+    (tensor,) = load_structure(path).graph.initializer
+    np.testing.assert_array_equal(numpy_helper.to_array(tensor), WEIGHT)
+    monkeypatch.setattr(graph_file, "SMALL_TENSOR_BYTES", 23)
+    (tensor,) = load_structure(path).graph.initializer
+    assert tensor.data_location == onnx.TensorProto.EXTERNAL
+    assert not tensor.raw_data
+
+
+def test_a_tensor_that_was_left_where_it_lies_has_no_value(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even where a file of that name lies in the current folder."""
+    monkeypatch.setattr(graph_file, "SMALL_TENSOR_BYTES", 0)
+    monkeypatch.chdir(folder)
+    model = load_structure(written(folder, external("data/w.bin", offset=8, length=24)))
+    constant = helper.make_node("Constant", [], ["c"])
+    constant.attribute.add(name="value", type=onnx.AttributeProto.TENSOR).t.CopyFrom(
+        model.graph.initializer[0]
+    )
+    model.graph.node.append(constant)
+    view = GraphView.of(model.graph)
+    assert view.constant("w") is None
+    assert view.constant("c") is None
+    assert view.is_constant("w")
+
+
+def test_a_structure_too_is_checked_for_where_its_data_lie(folder: Path) -> None:
+    with pytest.raises(BundleError, match="outside the graph's folder"):
+        load_structure(written(folder, external("../secret.bin", length=24)))

@@ -113,6 +113,8 @@ def _audited(operator: Operator, network: ParsedNetwork) -> AuditedOperator:
 def _unexplained(layer: Layer | None, types: tuple[str, ...], network: ParsedNetwork) -> Explanation:
     if layer is None:
         return because("parser-refused" if not network.layers else "removed")
+    if types and set(types) == {"FP8"}:
+        return because("fp8-codes")
     found = " and ".join(_SHORT.get(kind, kind.lower()) for kind in types) or "nothing quantized"
     return because("not-fused", f"the parser gives it {found}, for a reason that edgekd does not know")
 

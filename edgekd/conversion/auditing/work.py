@@ -102,19 +102,18 @@ class Work:
     islands: tuple[Island, ...]
 
 
-def divide(optimized: Optimized, weighted: Mapping[int, tuple[int, str | None]], *, quantized: bool) -> Work:
+def divide(optimized: Optimized, weighted: Mapping[int, tuple[int, str | None]]) -> Work:
     """Say what every node of the optimized graph is there for.
 
     Args:
         optimized: what runs.
         weighted: index of a node that does a weighted operator's work: the operator's index and its cause's
             id, None for int8.
-        quantized: whether anything in the graph is quantized: if not, nothing is an island.
     """
     kinds = _Kinds(optimized.nodes)
     parts: dict[int, Part] = {}
     for one in optimized.nodes:
-        parts[one.index] = _first_part(one, kinds, weighted, quantized=quantized)
+        parts[one.index] = _first_part(one, kinds, weighted)
     islands = list(_islands(optimized.nodes, parts, kinds))
     for number, island in enumerate(islands):
         part = Part("island", island.cause_id, number) if island.follows_int8 else Part("other")
@@ -187,9 +186,7 @@ def _kind_of_type(data_type: int) -> Kind:
     return "float" if data_type in _FLOATS else "codes" if data_type in _CODES else "other"
 
 
-def _first_part(
-    one: Running, kinds: _Kinds, weighted: Mapping[int, tuple[int, str | None]], *, quantized: bool
-) -> Part:
+def _first_part(one: Running, kinds: _Kinds, weighted: Mapping[int, tuple[int, str | None]]) -> Part:
     """A node's part by itself; islands are put together later."""
     kind = one.node.op_type
     if one.index in weighted:
@@ -203,7 +200,7 @@ def _first_part(
     if INT8.search(kind) or "codes" in kinds.read(one) or "codes" in made:
         return Part("int8")
     is_work = kind not in _MOVES and "float" in (*kinds.read(one), *made)
-    return Part("island") if quantized and is_work else Part("other")
+    return Part("island") if is_work else Part("other")
 
 
 def _islands(nodes: tuple[Running, ...], parts: Mapping[int, Part], kinds: _Kinds) -> Iterator[Island]:

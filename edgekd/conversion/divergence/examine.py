@@ -8,18 +8,14 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx
 
-from edgekd.conversion.divergence.constants import (
-    ConstantPair,
-    codings_of,
-    constant_pairs,
-    unknown_steps,
-)
+from edgekd.conversion.divergence.constants import ConstantPair
 from edgekd.conversion.divergence.forced import checkpoints, cut
 from edgekd.conversion.divergence.grid import Grid, grid_of
 from edgekd.conversion.divergence.layers import Candidate, Layer
 from edgekd.conversion.divergence.match import Match, Pair, segment
+from edgekd.conversion.divergence.pairing import codings_of, constant_pairs, unknown_steps
 from edgekd.conversion.divergence.probe import Probe, Values, as_input, input_of, input_shape, like, probe
-from edgekd.conversion.divergence.skeleton import TRANSPARENT, Skeleton
+from edgekd.conversion.divergence.skeleton import MOVERS, TRANSPARENT, Skeleton
 from edgekd.conversion.divergence.sums import Difference, Extent
 from edgekd.conversion.remove_quantizers import QuantizedTensor
 
@@ -37,7 +33,7 @@ class Met:
     operation: str
     """Type of the operator that makes the values."""
     extent: Extent = field(default_factory=Extent)
-    """The reference's values, or the candidate's own where it has no counterpart."""
+    """The reference's values, or the candidate's own where the reference has none of them."""
 
 
 @dataclass
@@ -47,6 +43,8 @@ class Examined:
     layer: Layer
     pair: Pair | None
     """The reference's tensor that it stands for; None where there is none."""
+    values: str | None = None
+    """The reference's tensor with the values that it gives: its counterpart, or what it only moves."""
     met: tuple[Met, ...] = ()
     """The grids of its quantizers, of those that are of whole numbers and one scale."""
     constants: list[ConstantPair] = field(default_factory=list)
@@ -117,7 +115,7 @@ def examine(
     runs = _Runs(candidate, reference, pairs, [one for group in constants.values() for one in group])
     found = Examination(candidate, reference, match, [])
     for layer in candidate.layers:
-        one = Examined(layer, match.by_candidate.get(layer.end))
+        one = Examined(layer, match.by_candidate.get(layer.end), _values(candidate.form, layer.end, match))
         grids = [grid for grid in map(grid_of, layer.quantizers) if grid is not None]
         one.met = tuple(Met(grid, layer.operation.split(" + ")[-1]) for grid in grids)
         one.constants = [pair for name in layer.tensors for pair in constants.get(name, [])]
@@ -134,10 +132,25 @@ def examine(
     return found
 
 
+def _values(form: Skeleton, name: str, match: Match) -> str | None:
+    """The reference's tensor that holds the values of one of the candidate's, perhaps in other places."""
+    while name not in match.by_candidate:
+        tensor = form.tensors[name]
+        moves = tensor.node.op_type in (*MOVERS, *TRANSPARENT) and tensor.node.op_type not in (
+            "Concat",
+            "Pad",
+        )
+        if not moves or len(tensor.sources) != 1:
+            return None
+        name = tensor.sources[0][1]
+    return match.by_candidate[name].reference
+
+
 def _alone(form: Skeleton, end: str, pairs: tuple[Pair, ...], match: Match, *, side: int) -> tuple[str, ...]:
     """Tensors between checkpoints that have no counterpart, from the first to the last."""
     known = {(pair.candidate, pair.reference)[side] for pair in pairs}
     cores = {pair.core[side] for pair in match.pairs}
+    cores.update(name for pair in match.pairs for name in pair.absorbed[side])
     visited = {tensor.name: tensor for tensor, _, _ in segment(form, end, known)}
     visited = {name: one for name, one in visited.items() if one.node.op_type not in TRANSPARENT}
     return tuple(name for name in form.tensors if name in visited and name not in cores)
@@ -194,7 +207,7 @@ def _same_scale(one: QuantizedTensor, node: onnx.NodeProto) -> bool:
 def _rounded(constants: list[ConstantPair]) -> Constants:
     """The reference's constants as they should be in the candidate, by where the reference reads them."""
     return {
-        (one.made[1], one.position): one.rounded_reference()
+        one.places[1]: one.rounded_reference()
         for one in constants
         if one.coding is not None and not one.coding.is_wide
     }
@@ -203,7 +216,7 @@ def _rounded(constants: list[ConstantPair]) -> Constants:
 def _given(constants: list[ConstantPair]) -> Constants:
     """The candidate's constants, by where the reference reads its own."""
     return {
-        (one.made[1], one.position): one.candidate.astype(one.reference.dtype)
+        one.places[1]: one.candidate.astype(one.reference.dtype)
         for one in constants
         if one.comparable and not np.array_equal(one.candidate, one.reference)
     }
@@ -232,7 +245,7 @@ def _add(found: Examination, runs: _Runs, x: np.ndarray, watch: Watcher | None) 
     pieces = {id(one): one.run(x, source, mine, theirs) for one in (runs.exact, runs.given, runs.rounded)}
     for one in found.layers:
         for met in one.met:
-            _meet(met, mine[one.layer.end] if one.pair is None else theirs[one.pair.reference])
+            _meet(met, mine[one.layer.end] if one.values is None else theirs[one.values])
         if one.pair is not None:
             name = one.pair.reference
             versions = [pieces[id(which)].get(name, x) for which in (runs.exact, runs.given, runs.rounded)]

@@ -18,7 +18,7 @@ import numpy as np
 
 from edgekd.conversion.divergence.skeleton import TRANSPARENT, Skeleton, Tensor
 
-_SAME_NAMES, _SAME_PATH, _WEIGHTED, _ANY = 8.0, 3.0, 2.0, 1.0
+_SAME_NAMES, _SAME_PATH, _WEIGHTED, _ANY, _FILLED = 8.0, 3.0, 2.0, 1.0, 0.5
 _MOST_PADDING = 16
 """Channels that a dialect may add to what kernels are slow with."""
 
@@ -35,6 +35,8 @@ class Pair:
     """The same of the reference: operators that the candidate lacks."""
     core: tuple[str, str] = ("", "")
     """The two tensors whose operators correspond."""
+    absorbed: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
+    """Of `extra` and `missing` the additions that the other operator does itself: a Gemm adds its bias."""
 
 
 @dataclass(frozen=True)
@@ -103,10 +105,22 @@ class _Accepted:
         extra = _following(self.candidate, name, self.aligned[0], self.quantized)
         missing = _following(self.reference, other, self.aligned[1], ())
         pair = Pair(
-            ([name, *extra])[-1], ([other, *missing])[-1], tuple(extra), tuple(missing), (name, other)
+            [name, *extra][-1],
+            [other, *missing][-1],
+            tuple(extra),
+            tuple(missing),
+            (name, other),
+            (_biases(self.candidate, name, extra), _biases(self.reference, other, missing)),
         )
         self.pairs.append(pair)
         self.known[pair.candidate] = pair.reference
+
+
+def _biases(form: Skeleton, name: str, following: list[str]) -> tuple[str, ...]:
+    """The addition right behind a product, which a Gemm has within it."""
+    if form.kind(name) != "product":
+        return ()
+    return tuple(one for one in following[:1] if form.tensors[one].node.op_type == "Add")
 
 
 def _following(form: Skeleton, name: str, aligned: dict[str, str], ends: Collection[str]) -> list[str]:
@@ -151,19 +165,24 @@ def _by_names(candidate: Skeleton, reference: Skeleton) -> dict[str, str]:
     return found
 
 
-def _key(form: Skeleton, tensor: Tensor) -> tuple[str, int, tuple[int, ...]]:
-    """What two tensors must share: the kind of the operator, which of its outputs, sizes but the channels."""
-    sizes = (*tensor.shape[:1], *(size for size in tensor.shape[2:] if size != 1))
-    return form.kind(tensor.name), list(tensor.node.output).index(tensor.name), sizes
+def _key(form: Skeleton, tensor: Tensor) -> tuple[str, int]:
+    """What two tensors must share: the kind of the operator, and which of its outputs it is."""
+    return form.kind(tensor.name), list(tensor.node.output).index(tensor.name)
 
 
 def _fits(one: Tensor, other: Tensor) -> bool:
-    """Whether the candidate has the reference's channels, and no others but some that fill up."""
-    channels = [math.prod(tensor.shape[1:2]) for tensor in (one, other)]
-    if channels[0] == channels[1]:
+    """Whether two tensors hold the same values in the same order, but for channels that only fill up."""
+    sizes = [[size for size in tensor.shape if size != 1] for tensor in (one, other)]
+    if sizes[0] == sizes[1]:
         return True
-    filled = 0 < channels[0] - channels[1] < _MOST_PADDING
-    return filled and len(one.shape) == len(other.shape) > 2 and one.stem == other.stem != ""
+    if math.prod(one.shape) == math.prod(other.shape):  # tokens in one axis with the batch, or in their own
+        return sizes[0][-1:] == sizes[1][-1:] and 2 in (len(one.shape), len(other.shape))
+    return len(one.shape) == len(other.shape) > 2 and _is_filled(one.shape, other.shape)
+
+
+def _is_filled(shape: tuple[int, ...], other: tuple[int, ...]) -> bool:
+    """Whether a shape (B, C, ...) is the other one with some channels more."""
+    return (shape[0], *shape[2:]) == (other[0], *other[2:]) and 0 < shape[1] - other[1] < _MOST_PADDING
 
 
 def _scores(candidate: Skeleton, reference: Skeleton) -> np.ndarray:
@@ -180,7 +199,8 @@ def _scores(candidate: Skeleton, reference: Skeleton) -> np.ndarray:
             if _fits(one, other):
                 path = _SAME_PATH if one.stem and one.stem == other.stem else 0.0
                 names = _SAME_NAMES if (one.name, one.node.name) == (other.name, other.node.name) else 0.0
-                scores[row, place] = weight + path + names
+                filled = 1.0 if one.shape[1:2] == other.shape[1:2] or path else _FILLED
+                scores[row, place] = filled * weight + path + names
     return scores
 
 

@@ -88,7 +88,7 @@ def input_shape(entry: onnx.ValueInfoProto) -> tuple[int | None, ...] | None:
 
 def like(value: np.ndarray, other: np.ndarray) -> np.ndarray:
     """A tensor in the shape of another one, without channels that only fill up."""
-    if value.ndim == other.ndim > 1 and value.shape[1] > other.shape[1]:
+    if value.size != other.size:
         value = value[:, : other.shape[1]]
     return value.reshape(other.shape)
 

@@ -102,7 +102,7 @@ class Skeleton:
         node = self.tensors[name].node
         if node.op_type == "Conv" and self._is_affine(node):
             return "affine"
-        return f"{node.domain}:{_KINDS.get(node.op_type, node.op_type)}"
+        return _KINDS.get(node.op_type) or f"{node.domain}:{node.op_type}"
 
     def _is_affine(self, node: onnx.NodeProto) -> bool:
         """Whether a convolution is a factor and an offset for each channel, as a batch norm is."""

@@ -19,6 +19,7 @@ from edgekd.conversion.divergence.constants import ConstantPair
 from edgekd.conversion.divergence.examine import Examination, Examined, Met
 from edgekd.conversion.divergence.grid import Grid, grid_of
 from edgekd.conversion.divergence.ranges import Fit, Ranges
+from edgekd.conversion.divergence.student import StudentLayer
 from edgekd.conversion.divergence.sums import Difference
 from edgekd.conversion.divergence.weights import how_it_differs
 from edgekd.conversion.graph_view import label
@@ -41,7 +42,7 @@ class Suspicion(NamedTuple):
 
 
 def suspicions(
-    found: Examination, one: Examined, ranges: Ranges | None, student: Grid | None
+    found: Examination, one: Examined, ranges: Ranges | None, student: StudentLayer | None
 ) -> list[Suspicion]:
     """Everything that is wrong with a layer, the likeliest cause first.
 
@@ -49,7 +50,7 @@ def suspicions(
         found: the examination that it is part of.
         one: the layer.
         ranges: what the graph's quantizers meet; None where the examples are no data of the network's.
-        student: the grid that its quantizer has in the trained student, where that is known.
+        student: the layer of the trained student, where that is known.
     """
     signs = list(_not_finite(one))
     if one.pair is not None and not signs:
@@ -149,7 +150,7 @@ def _unexplained(one: Examined) -> str:
 
 
 def _quantizer(
-    found: Examination, one: Examined, ranges: Ranges | None, student: Grid | None
+    found: Examination, one: Examined, ranges: Ranges | None, student: StudentLayer | None
 ) -> Iterator[Suspicion]:
     for text in (*_bad_scales(one), *_halves(found, one), *_grids(one, ranges, student)):
         yield Suspicion("quantizer", text)
@@ -180,7 +181,7 @@ def _half(grid: Grid, scale: float, zero_point: int) -> Iterator[str]:
         yield f"DequantizeLinear has zero point {zero_point}, its QuantizeLinear {grid.zero_point}"
 
 
-def _grids(one: Examined, ranges: Ranges | None, student: Grid | None) -> Iterator[str]:
+def _grids(one: Examined, ranges: Ranges | None, student: StudentLayer | None) -> Iterator[str]:
     for met in one.met:
         if student is not None:
             yield from _against_student(met.grid, student)
@@ -194,15 +195,16 @@ def _grids(one: Examined, ranges: Ranges | None, student: Grid | None) -> Iterat
             yield from _against_data(met, fit)
 
 
-def _against_student(grid: Grid, student: Grid) -> Iterator[str]:
+def _against_student(grid: Grid, layer: StudentLayer) -> Iterator[str]:
+    student = layer.grid
     ratio = grid.scale / student.scale
     if abs(ratio - 1) > _SAME_SCALE:
         yield (
-            f"its scale is {ratio:.3g} times that of the trained student "
+            f"its scale is {ratio:.3g} times that of {layer.whose} "
             f"({grid.scale:.4g} in the place of {student.scale:.4g})"
         )
     if grid.dtype == student.dtype and grid.zero_point != student.zero_point:
-        yield f"its zero point is {grid.zero_point}, that of the trained student {student.zero_point}"
+        yield f"its zero point is {grid.zero_point}, that of {layer.whose} {student.zero_point}"
 
 
 def _against_data(met: Met, fit: Fit) -> Iterator[str]:

@@ -10,6 +10,8 @@ _ALIKE = 0.98
 """Cosine from which two channels are one, in other codes or with another factor."""
 _TURNED = 0.8
 """Cosine from which a weight is one that was turned: its scales stayed where they were."""
+_TRAINED = 0.5
+"""Cosine from which a weight may be the same one after more training."""
 _FEW = 4
 """Channels that are named one by one."""
 
@@ -24,7 +26,16 @@ def how_it_differs(pair: ConstantPair) -> str:
     if pair.role != "weight":
         gap = np.abs(pair.candidate - pair.reference).max()
         return f"its {what} differ{'s' if what == 'bias' else ''} from the reference's by up to {gap:.3g}"
-    return _shift(pair) or _factor(pair) or _order(pair) or _turned(pair) or _other(pair)
+    return _known_way(pair) or _other(pair)
+
+
+def is_trained_on(pair: ConstantPair) -> bool:
+    """Whether a weight that `differs` may be the reference's after more training."""
+    return _known_way(pair) is None and likeness(pair) > _TRAINED
+
+
+def _known_way(pair: ConstantPair) -> str | None:
+    return _shift(pair) or _factor(pair) or _order(pair) or _turned(pair)
 
 
 def _factor(pair: ConstantPair) -> str | None:

@@ -29,7 +29,7 @@ from edgekd.documents.sensitivity import Cost
 from edgekd.documents.spec import Int8Dialect
 from edgekd.measure.latency import measure_latency
 from edgekd.quantization.fake_quant import WeightQuantizer
-from edgekd.quantization.layers import sources_of, weight_bits_of
+from edgekd.quantization.layers import is_quantizer, quantizer_at, rounded_tensors, tensor_of, weight_bits_of
 from edgekd.quantization.network import QuantizedNetwork
 from edgekd.quantization.sensitivity import NOTHING
 from edgekd.quantization.spare import Layers
@@ -37,6 +37,7 @@ from edgekd.quantization.spare import Layers
 CONFIDENCE = 0.95
 """One-sided confidence of a cost's interval."""
 _START = "start"
+_OWN = "own"
 
 
 def short(measuring: Measuring) -> Measuring:
@@ -97,12 +98,24 @@ class LatencyCosts:
     def _graph(self, first: QuantizedNetwork, network: QuantizedNetwork, folder: Path) -> onnx.ModelProto:
         if self._canonical is None:
             path = folder / "canonical.onnx"
-            export_int8(_with_distinct_scales(first), self._input, path, opset=load_spec("tensorrt").opset)
+            export_int8(timing_twin(first), self._input, path, opset=load_spec("tensorrt").opset)
             self._canonical = onnx.load(path)
-        left = {node for nodes in sources_of(network).values() for node in nodes}
-        freed = [path for path, nodes in sources_of(first).items() if not nodes & left]
-        layers = weight_bits_of(first).keys() - weight_bits_of(network).keys()
-        return to_dialect(partly_float(self._canonical, quantizers=freed, layers=layers), self._dialect)
+        return to_dialect(as_spared(self._canonical, first, network), self._dialect)
+
+
+def as_spared(
+    canonical: onnx.ModelProto, first: QuantizedNetwork, network: QuantizedNetwork
+) -> onnx.ModelProto:
+    """The canonical graph of a network in which some layers of the first one are in float.
+
+    Args:
+        canonical: of the first one's timing twin.
+        first: the network in which nothing is spared.
+        network: the other one, prepared from the same student.
+    """
+    freed = rounded_tensors(first) - rounded_tensors(network)
+    layers = weight_bits_of(first).keys() - weight_bits_of(network).keys()
+    return partly_float(canonical, quantizers=[f"{_OWN}.{tensor}" for tensor in freed], layers=layers)
 
 
 def weight_costs(networks: Mapping[Layers, QuantizedNetwork]) -> dict[Layers, Cost]:
@@ -134,12 +147,22 @@ def _cost(latency: Latency, ratio: Ratio | None) -> Cost:
 
 
 @torch.no_grad()
-def _with_distinct_scales(network: QuantizedNetwork) -> QuantizedNetwork:
-    """A copy for timing alone: kernels take as long whatever the scales, and equal ones would be merged."""
+def timing_twin(network: QuantizedNetwork) -> QuantizedNetwork:
+    """A copy with a quantizer of its own, and a scale like no other, for every tensor that is rounded.
+
+    For timing alone: kernels take as long whatever the scales are, but the exporter merges those that are
+    equal, and then nobody could tell tensors apart.
+    """
     twin = copy.deepcopy(network)
-    for number, quantizer in enumerate(twin.quantizers()):
-        quantizer.amax.fill_(1 + number / 1024)
+    calls = [node for node in twin.graph.graph.nodes if is_quantizer(twin, node)]
+    for number, node in enumerate(calls):
+        own = copy.deepcopy(quantizer_at(twin, str(node.target)))
+        own.amax.fill_(1 + number / 1024)
+        path = f"{_OWN}.{tensor_of(twin, node)}"
+        twin.graph.add_submodule(path, own)
+        node.target, node.kwargs = path, {}
     for number, module in enumerate(twin.graph.modules()):
         if isinstance(module, WeightQuantizer):
             module.op.weight.mul_(1 + number / 1024)
+    twin.graph.recompile()
     return twin

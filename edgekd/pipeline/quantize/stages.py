@@ -163,6 +163,7 @@ def _fine_tuning(
 
     def train(folder: Path) -> QuantizedNetwork:
         quantized = load_quantized(context, task, student, start)
+        quantized.set_saturation(saturation_of(context))
         result = train_quantized(
             quantized,
             lesson,

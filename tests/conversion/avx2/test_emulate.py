@@ -12,13 +12,14 @@ from onnx import helper, numpy_helper
 
 from edgekd.conversion.auditing.optimized import Optimized
 from edgekd.conversion.avx2.emulate import Emulator, measure_saturation
+from edgekd.conversion.avx2.operators import apply
 from edgekd.conversion.avx2.risk import operators_at_risk
 from edgekd.conversion.dialects import to_dialect
 from edgekd.documents.spec import Int8Dialect
 from edgekd.errors import ConversionError
 from edgekd.runtimes.onnxruntime import open_session, run_batches
 from tests.conversion.avx2 import kernels
-from tests.conversion.graphs import CASES, IMAGE, Writer, inputs
+from tests.conversion.graphs import CASES, IMAGE, SCALE, Writer, inputs
 
 Case = Callable[[], onnx.ModelProto]
 cases = pytest.mark.parametrize("case", [pytest.param(make, id=name) for name, make in CASES.items()])
@@ -83,7 +84,9 @@ def products() -> onnx.ModelProto:
     gemm = ("scale", "u8", names[1], scales, zeros, bias, "scale", "u8")
     x = write.op("QGemm", x, *gemm, domain="com.microsoft", transB=1, alpha=0.5)
     integers = write.op("MatMulInteger", x, names[2], "u8")
-    y = write.op("MatMulIntegerToFloat", x, names[3], "scale", scales, "u8", zeros, domain="com.microsoft")
+    floats = write.constant("floats", write.random.normal(size=12).astype(np.float32))
+    to_float = (names[3], "scale", scales, "u8", zeros, floats)
+    y = write.op("MatMulIntegerToFloat", x, *to_float, domain="com.microsoft")
     return write.graph(write.op("Add", write.op("Cast", integers, to=1), y), shape=(5, 12))
 
 
@@ -164,7 +167,7 @@ def test_saturation_is_counted_and_felt() -> None:
 
 
 def test_what_saturation_costs() -> None:
-    model, x = u8(CASES["residual"]), 3 * inputs(CASES["residual"](), 40)
+    model, x = u8(CASES["residual"]), 3 * inputs(CASES["residual"](), 80)  # more than one batch
     emulator = Emulator(model)
     exact, found = (emulator.run(x, saturate=one).logits for one in (False, True))
     labels = exact.argmax(axis=1)
@@ -177,9 +180,42 @@ def test_what_saturation_costs() -> None:
     pairs = sum(one.pairs for one in cost.operators)
     assert cost.share == sum(one.saturated for one in cost.operators) / pairs > 0
     # 27 products are 14 pairs, at 144 places in 8 channels; the head has 8 products in 4 pairs.
-    assert (cost.operators[0].pairs, cost.operators[3].pairs) == (40 * 144 * 8 * 14, 40 * 10 * 4)
+    assert (cost.operators[0].pairs, cost.operators[3].pairs) == (80 * 144 * 8 * 14, 80 * 10 * 4)
+    halves = [Emulator(model).run(half, saturate=True).operators for half in (x[:40], x[40:])]
+    for whole, *parts in zip(cost.operators, *halves, strict=True):
+        assert whole.saturated == sum(part.saturated for part in parts)
     unlabeled = measure_saturation(model, x)
     assert (unlabeled.exact_top1, unlabeled.top1, unlabeled.parity) == (None, None, cost.parity)
+
+
+def test_operators_that_are_exact_are_the_runtimes() -> None:
+    exact, x = u8(CASES["residual"], "onnxruntime-u8u8"), 3 * inputs(CASES["residual"](), 8)
+    found = Emulator(exact).run(x, saturate=True)
+    assert found.operators == ()  # uint8 weights: there is nothing to saturate
+    np.testing.assert_array_equal(found.logits, run_batches(open_session(exact), x))
+
+
+def test_a_convolution_with_its_channels_first() -> None:
+    """As it is written, and as the runtime leaves it where it has no reason to move the channels."""
+    write = Writer()
+    write.constant("u8", np.uint8(120))
+    codes = write.constant("codes", write.random.integers(-63, 64, (6, 3, 3, 3)).astype(np.int8))
+    scales = write.constant("scales", write.random.uniform(0.001, 0.01, 6).astype(np.float32))
+    zeros = write.constant("zeros", np.zeros(6, np.int8))
+    bias = write.constant("bias", write.random.integers(-900, 900, 6).astype(np.int32))
+    x = write.op("QuantizeLinear", "input", "scale", "u8")
+    y = write.op(
+        "QLinearConv", x, "scale", "u8", codes, scales, zeros, "scale", "u8", bias, pads=[1, 0, 1, 2]
+    )
+    graph = write.graph(write.op("DequantizeLinear", y, "scale", "u8"), rank=4)
+    node, pictures = graph.graph.node[1], inputs(graph, 5)
+    values = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.graph.initializer}
+    values[x] = np.rint(pictures / np.float32(SCALE)).clip(-120, 135).astype(np.int16) + 120
+    values[x] = values[x].astype(np.uint8)
+    answer = apply(node, [values[name] for name in node.input], saturate=True)
+    expected = run_batches(open_session(graph, as_written=True), pictures)
+    assert answer.y.dtype == np.uint8
+    np.testing.assert_array_equal((answer.y.astype(np.float32) - 120) * np.float32(SCALE), expected)
 
 
 def test_a_graph_that_is_only_half_quantized() -> None:
@@ -235,8 +271,11 @@ def test_int8_activations_are_multiplied_exactly(dtype: type, at_risk: tuple[str
     codes = write.op("QuantizeLinear", "input", "scale", write.constant("zero_point", dtype(3)))
     weights = write.constant("codes", np.full((12, 10), 127, np.int8))
     y = write.op("Cast", write.op("MatMulInteger", codes, weights, "zero_point"), to=1)
-    optimized = Optimized.of(write.graph(y, shape=(12,)), threads=1)
-    assert operators_at_risk(optimized) == at_risk
+    model = write.graph(y, shape=(12,))
+    assert operators_at_risk(Optimized.of(model, threads=1)) == at_risk
+    found = Emulator(model).run(99 * np.abs(inputs(model, 4)), saturate=True)
+    assert tuple(one.name for one in found.operators) == at_risk
+    assert all(one.saturated for one in found.operators)
 
 
 def test_a_graph_with_a_subgraph_is_refused() -> None:

@@ -67,8 +67,8 @@ def test_zero_points_are_taken_out_of_the_clipped_sums(
 
 
 def test_a_long_sum_is_exact() -> None:
-    codes, weights = np.full((2, 50_001), 255, np.uint8), np.full((50_001, 1), -128, np.int8)
-    codes[1, ::3] = 254
+    codes, weights = np.full((2, 50_001), 255, np.uint8), np.full((50_001, 2), -128, np.int8)
+    codes[1, ::3], weights[::5, 1] = 254, -127
     expected = codes.astype(np.int64) @ weights.astype(np.int64)
     np.testing.assert_array_equal(multiply(codes, weights, saturate=False).sums, expected)
     assert multiply(codes, weights).sums[0, 0] == 25_000 * -32768 + 255 * -128

@@ -32,11 +32,11 @@ _CAUSES: tuple[_Ask, ...] = (
     weights.weight_axis,
     readers.batch_norm,
     readers.dedicated_quantizers,
+    readers.float_output,
     readers.relu_zero_point,
     readers.clip_range,
     readers.activation_not_folded,
     readers.float_reader,
-    readers.float_output,
     activations.mixed_types,
 )
 _WRONG: tuple[_Ask, ...] = (weights.weight_axis, activations.activation_per_channel)
@@ -53,6 +53,8 @@ def explain(view: GraphView, node: onnx.NodeProto, runs_as: str | None, processo
     """
     if runs_as is None:
         return because("removed")
+    if runs_as == "MatMulNBits":
+        return because("weight-only")
     found = static_cause(view, node, processor)
     if found is not None:
         return found
@@ -65,14 +67,14 @@ def explain(view: GraphView, node: onnx.NodeProto, runs_as: str | None, processo
 def static_cause(view: GraphView, node: onnx.NodeProto, processor: Processor) -> Explanation | None:
     """The first cause that the file alone tells; None where nothing speaks against int8."""
     if node.op_type not in WEIGHTED_OPS:
-        kind = weight_only(node) or weights.graph_not_quantized(view, node)
+        kind = _weight_only(node) or weights.graph_not_quantized(view, node)
         return kind or weights.no_int8_kernel(view, node)
     codes = activations.signed_codes if processor.unsigned_alone else activations.mixed_with_weight
     asked = (*_CAUSES, codes, weights.float_gemm_bias)
     return next(filter(None, (ask(view, node) for ask in asked)), None)
 
 
-def weight_only(node: onnx.NodeProto) -> Explanation | None:
+def _weight_only(node: onnx.NodeProto) -> Explanation | None:
     """A product whose weight alone is in codes."""
     return because("weight-only") if node.op_type == "MatMulNBits" else None
 

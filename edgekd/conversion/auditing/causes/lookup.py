@@ -177,7 +177,10 @@ def output_axis(view: GraphView, node: onnx.NodeProto, rank: int) -> int | None:
     source = view.producer(name)
     while source is not None and source.op_type == "Transpose":
         orders = [list(entry.ints) for entry in source.attribute if entry.name == "perm"]
-        axis = (orders[0] if orders else list(range(rank))[::-1])[axis]
+        order = orders[0] if orders else list(range(rank))[::-1]
+        if not 0 <= axis < len(order):
+            return None
+        axis = order[axis]
         source = view.producer(source.input[0])
     return axis if source is not None and source.op_type == "DequantizeLinear" else None
 

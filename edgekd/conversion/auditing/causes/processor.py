@@ -25,5 +25,4 @@ class Processor:
         """From an audit's machine, such as `x86_64 avx2 avx512_vnni`."""
         words = machine.split()
         arm = machine.startswith(("aarch64", "arm"))
-        has_dot_products = any(word in words for word in _DOT_PRODUCTS)
-        return cls(unsigned_alone=not arm, signed_weights=not arm and has_dot_products)
+        return cls(unsigned_alone=not arm, signed_weights=any(word in words for word in _DOT_PRODUCTS))

@@ -118,4 +118,4 @@ def float_output(view: GraphView, node: onnx.NodeProto) -> Explanation | None:
         return None
     if not readers_of(view, node):
         return because("float-output", "its output leaves the graph in float")
-    return because("float-output", "its output leaves the graph in float besides being quantized")
+    return because("float-output", "its output leaves the graph in float besides being read")

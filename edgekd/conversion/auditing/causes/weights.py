@@ -96,7 +96,7 @@ def weight_type(view: GraphView, node: onnx.NodeProto) -> Explanation | None:
 def weight_axis(view: GraphView, node: onnx.NodeProto) -> Explanation | None:
     """A weight whose scales belong to another axis than that of the output channels."""
     source, shape = dequantizer_of(view, weight_of(view, node)), weight_shape(view, node)
-    if source is None or shape is None or attribute(source, "block_size", 0):
+    if source is None or not shape or attribute(source, "block_size", 0):
         return None
     scale, axis = view.constant(source.input[1]), output_axis(view, node, len(shape))
     if scale is None or scale.size <= 1 or axis is None:
