@@ -157,7 +157,7 @@ def main() -> None:
     torch.set_num_threads(1)
     dtypes = ("fp32", "bf16") if cpu_has_bf16() else ("fp32",)
     report: dict[str, Any] = {
-        "what": f"{STUDENT} from {TEACHING} at {SHAPE}, batch {BATCH}: labels, itself and the teacher; one thread",
+        "what": f"{STUDENT} from {TEACHING} at {SHAPE}, batch {BATCH}: labels, itself, the teacher; 1 thread",
         "precisions": {
             dtype: summary(measure(Precision(dtype, channels_last=True), arguments.rounds))
             for dtype in dtypes

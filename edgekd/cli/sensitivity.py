@@ -26,8 +26,8 @@ def sensitivity(recipe: RecipePath, out: Out, force: Force = False, as_json: AsJ
     """Find which layers the student cannot have quantized, and the smallest set of them to spare.
 
     Every layer's gain is measured on the validation split, what sparing it costs on ONNX Runtime here. The
-    scheme is written to OUT/scheme.toml, to be read, edited and taken up by a recipe (quantization.scheme_file).
-    A scheme.toml that was edited stays, and the new one is written to scheme.new.toml.
+    scheme is written to OUT/scheme.toml, to be read, edited and taken up by a recipe
+    (quantization.scheme_file). A scheme.toml that was edited stays, and the new one goes to scheme.new.toml.
     """
     with ScreenListener(quiet=as_json) as listener:
         result = find_sensitivity(recipe, out, listener, force=force)
@@ -73,7 +73,9 @@ def _show_tensors(found: Sensitivity) -> None:
     for one in worst:
         if one.gain > 0 and one.layers:
             around = " and ".join(one.layers)
-            screen.show(f"the activation behind {one.name} in float: {one.gain:+.5f} nats; around it: {around}")
+            screen.show(
+                f"the activation behind {one.name} in float: {one.gain:+.5f} nats; around it: {around}"
+            )
 
 
 def _worth(worth: Worth) -> tuple[str, str, str]:

@@ -1,8 +1,8 @@
 """Pad channels with zeros to the widths that ONNX Runtime's fused int8 convolutions take on x86-64.
 
 The convolution that rounds its accumulator to the output's codes inside the kernel takes 16 k channels where
-it is depthwise; where it is dense it takes 4 k inputs, and 16 outputs or more, 8 k of them with AVX2. Any other
-width goes the long way: im2col, a product into a 32-bit buffer, and a pass that requantizes. A depthwise
+it is depthwise; where it is dense it takes 4 k inputs, and 16 outputs or more, 8 k of them with AVX2. Other
+widths go the long way: im2col, a product into a 32-bit buffer, and a pass that requantizes. A depthwise
 convolution of 72 channels takes twice as long as one of 80.
 
 Where all operations along a group of tensors work channel by channel, zero channels can be added to all of

@@ -58,6 +58,8 @@ class LayerRow(Section):
     """The largest."""
     saturated: Fraction | None = None
     """Share of the values that its quantizer meets beyond its codes."""
+    trained_sqnr_db: float | None = None
+    """The reference's tensor against the fake-quantized student's, where that was looked into."""
     student_sqnr_db: float | None = None
     """The fake-quantized student's tensor against the candidate's."""
     student_off: Fraction | None = None

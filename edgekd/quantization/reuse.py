@@ -125,7 +125,7 @@ def _operation(graph: fx.GraphModule, node: fx.Node) -> tuple[Any, ...]:
     match graph.get_submodule(target):
         case ActivationQuantizer() as quantizer:
             codes = code_range(quantizer.saturation, non_negative=quantizer.non_negative)
-            return ("quantizer", float(quantizer.amax), codes, quantizer.quantizing)
+            return ("quantizer", float(quantizer.amax.detach()), codes, quantizer.quantizing)
         case WeightQuantizer() as quantizer:
             return (target, quantizer.bits, quantizer.saturation, quantizer.quantizing)
         case module:

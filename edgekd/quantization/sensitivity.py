@@ -9,6 +9,7 @@ together too. What sparing costs is measured by the caller. From both follows th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -95,9 +96,15 @@ def find_scheme(
         divergence=cache(tried.divergence),
         drop_pt=lambda layers: judge.worth(variants.prepared(layers)).drop_pt,
         budget_pt=budget_pt,
-        most_cost=tried.all_cost.ratio - 1,
+        most_cost=_most_cost(tried.all_cost),
     )
     return _found(variants, judge, tried, result, budget_pt, measure)
+
+
+def _most_cost(all_cost: Cost) -> float:
+    """Relative cost at which sparing no longer pays: that of sparing everything, where it costs anything."""
+    surely = all_cost.ratio if all_cost.interval is None else all_cost.interval.lower
+    return all_cost.ratio - 1 if surely > 1 else math.inf
 
 
 def _found(

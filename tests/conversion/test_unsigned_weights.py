@@ -221,3 +221,17 @@ def test_a_student_of_seven_bits_needs_no_dialect_of_its_own(tmp_path: Path) -> 
     cost = measure_saturation(plain, x)
     assert len(cost.operators) == 5
     assert (cost.share, cost.parity.max_difference) == (0, 0)
+
+
+def test_a_constant_on_the_left_is_no_weight() -> None:
+    """int8 times uint8 is exact: only the second operand of a product is read as a weight."""
+    write = Writer()
+    left = write.constant("codes", np.full((4, 8), 127, np.int8))
+    scales = write.constant("scales", np.full(8, SCALE, np.float32))
+    x = write.quantize(write.op("Flatten", "input", axis=1))
+    y = write.op("MatMul", write.op("DequantizeLinear", left, scales, axis=1), write.op("Transpose", x))
+    model = write.graph(write.op("Transpose", y), shape=(8,))
+    exact = to_dialect(model, EXACT)
+    assert [tensor.data_type for tensor in exact.graph.initializer if list(tensor.dims) == [4, 8]] == [
+        onnx.TensorProto.INT8
+    ]

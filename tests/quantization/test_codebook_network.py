@@ -76,7 +76,7 @@ def test_the_gradient_of_a_rounded_weight_is_the_weight_s(training: bool) -> Non
 
 
 def test_a_rounded_weight_lies_in_memory_as_its_own() -> None:
-    """So its gradient does too: several processes add gradients up in place, and warn where layouts differ."""
+    """So does its gradient: several processes add gradients in place, and warn where layouts differ."""
     wrapped = uniform(build(PostAct)).to(memory_format=torch.channels_last)
     for name, value in wrapped.weights().items():
         assert value.stride() == wrapped.network.get_parameter(name).stride()

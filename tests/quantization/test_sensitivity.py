@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edgekd.documents.common import Interval
 from edgekd.documents.scheme import Scheme
 from edgekd.documents.sensitivity import Cost
 from edgekd.quantization import sensitivity
@@ -138,6 +139,16 @@ def test_sparing_that_costs_as_much_as_fp32_is_no_success() -> None:
 
     found = found_in(*outlier_in_the_input(), measure=costly)
     assert (found.within, found.scheme) == (False, Scheme())
+
+
+def test_where_fp32_is_not_surely_slower_costs_are_no_hindrance() -> None:
+    unsure = Interval(lower=0.98, upper=1.2, confidence=0.9)
+
+    def unclear(networks: Mapping[Layers, QuantizedNetwork]) -> dict[Layers, Cost]:
+        return {layers: Cost(what="latency", ratio=1.02, interval=unsure) for layers in networks}
+
+    found = found_in(*outlier_in_the_input(), measure=unclear)
+    assert (found.within, found.scheme) == (True, Scheme(layers={"stem.0": "float"}))
 
 
 def test_4_bits_are_spared_by_8() -> None:

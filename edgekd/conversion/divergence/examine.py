@@ -97,8 +97,8 @@ class Examination:
 
 Constants = dict[tuple[str, int], np.ndarray]
 """By the tensor that a node makes of them and their position among its inputs."""
-Watcher = Callable[[np.ndarray, Values], None]
-"""Is given each batch and the candidate's tensors for it."""
+Watcher = Callable[[np.ndarray, Values, Values], None]
+"""Is given each batch, the candidate's tensors for it, and the reference's by the candidate's names."""
 
 
 def examine(
@@ -255,7 +255,8 @@ def _add(found: Examination, runs: _Runs, x: np.ndarray, watch: Watcher | None) 
     for kept, value in zip(found.outputs, outputs, strict=True):
         kept.append(value)
     if watch is not None:
-        watch(x, mine)
+        pairs = [one.pair for one in found.layers if one.pair is not None]
+        watch(x, mine, {pair.candidate: theirs[pair.reference] for pair in pairs})
 
 
 def _add_layer(one: Examined, mine: Values, free: np.ndarray, versions: list[np.ndarray]) -> None:

@@ -53,7 +53,11 @@ def layer_row(
         more["mean_steps"] = one.local.mean(one.local.total) / one.grid.scale
         more["max_steps"] = one.local.most / one.grid.scale
     if student is not None and student.codes:
-        more |= {"student_sqnr_db": student.whole.sqnr_db, "student_off": student.share_off}
+        more |= {
+            "trained_sqnr_db": student.trained.sqnr_db,
+            "student_sqnr_db": student.whole.sqnr_db,
+            "student_off": student.share_off,
+        }
     return row.model_copy(update=more)
 
 
@@ -65,7 +69,7 @@ def _counterpart(found: Examination, one: Examined) -> str | None:
 
 
 def _expected(one: Examined, ranges: Ranges | None) -> float | None:
-    """What rounding the weights and then the values, to the step that data give (its own, where they are none), does."""
+    """What rounding the weights does, and the values to the step that data give or else to its own."""
     error = one.rounding.mean(one.rounding.error)
     if one.grid is not None:
         fit = ranges.fit(one.met[0]) if ranges is not None else None

@@ -46,6 +46,8 @@ class StudentLayer:
     """What messages call the student."""
     name: str
     """The tensor in the student's graph."""
+    trained: Difference = field(default_factory=Difference)
+    """The reference's tensor against the student's: what quantization does to the student up to here."""
     whole: Difference = field(default_factory=Difference)
     """The student's tensor against the candidate's: all that happened up to here."""
     codes: int = 0
@@ -87,8 +89,8 @@ class Student:
             if grid is not None and pair.candidate in self._opened:
                 self.layers[pair.candidate] = StudentLayer(grid, called, pair.reference)
 
-    def watch(self, x: np.ndarray, mine: Values) -> None:
-        """Take in a batch and the candidate's tensors for it."""
+    def watch(self, x: np.ndarray, mine: Values, theirs: Mapping[str, np.ndarray]) -> None:
+        """Take in a batch, the candidate's tensors for it, and the reference's by the candidate's names."""
         if self.network is None:
             return
         logits, free = self.network.run(x, {})
@@ -98,7 +100,9 @@ class Student:
         }
         given = {one.name: like(mine[self._opened[end]], free[one.name]) for end, one in known.items()}
         _, local = self.network.run(x, given)
-        for one in known.values():
+        for end, one in known.items():
+            if end in theirs:
+                one.trained.add(theirs[end], like(free[one.name], theirs[end]))
             one.whole.add(free[one.name], given[one.name])
             steps = np.abs(local[one.name].astype(np.float64) - given[one.name]) / one.grid.scale
             one.codes += steps.size

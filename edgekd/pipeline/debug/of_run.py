@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -33,6 +34,9 @@ from edgekd.pipeline.prove import INPUTS, load_array
 from edgekd.pipeline.rejudge import RESOLVED
 from edgekd.pipeline.run_folder import Stage, read_run
 from edgekd.runtimes.onnxruntime import machine_isa
+
+if TYPE_CHECKING:
+    from edgekd.pipeline.debug.student import Trained
 
 JSON, MARKDOWN = "debug.json", "debug.md"
 """The two files in the run folder."""
@@ -93,6 +97,7 @@ class _Material:
         inputs = load_array(self.graphs.path(INPUTS))
         self.chosen = spread(len(inputs), wish.examples)
         self.x: NDArray[np.float32] = inputs[self.chosen]
+        self._trained: dict[str, Trained] = {}
 
     def wanted(self) -> list[Artefact]:
         """The graphs to look at.
@@ -149,7 +154,10 @@ class _Material:
 
         assert artefact.dialect is not None
         try:
-            trained = trained_student(self.run, self.recipe, self.stages, artefact.row)
+            if artefact.row not in self._trained:
+                found = trained_student(self.run, self.recipe, self.stages, artefact.row)
+                self._trained[artefact.row] = found
+            trained = self._trained[artefact.row]
             network = InTorch(trained, spec_of(artefact.dialect).codes, self.x[:2])
         except EdgekdError as error:
             return _without(question, error.message)

@@ -10,10 +10,12 @@ from edgekd.units import format_percent
 
 LINK_HEADINGS = ("from", "to", "SQNR", "top-1 agreement", "mean difference", "")
 HOW = (
-    "SQNR is the power of what is compared with over that of the difference. *so far* is what happened up to "
-    "a layer, *here* what its own operators and quantizer did to the candidate's own inputs, and *expected* "
-    "what rounding alone would do there. Layers are looked into node by node, as the graph is written: a "
-    "tensor that is shown can no longer be fused away. A runtime's own rewrites are compared by their logits."
+    "SQNR is the power of what is compared with over that of the difference. The first columns are what "
+    "happened up to a layer, *here* is what its own operators and quantizer did to the candidate's own "
+    "inputs, and *expected* what rounding alone would do there; *codes off* are those that are not the "
+    "student's on the same inputs, *beyond* is the share of values that a quantizer cuts off. Layers are "
+    "looked into node by node, as the graph is written: a tensor that is shown can no longer be fused away. "
+    "A runtime's own rewrites are compared by their logits."
 )
 """How to read the tables."""
 
@@ -58,8 +60,8 @@ def shown_layers(chain: Chain) -> list[LayerRow]:
 
 def layer_headings(chain: Chain) -> tuple[str, ...]:
     """Headings of the table of layers."""
-    student = ("student", "codes off") if _knows_student(chain) else ()
-    return ("layer", "operation", "so far", *student, "here", "expected", "steps", "beyond", "")
+    student = ("fp32 to student", "student to graph", "codes off") if _knows_student(chain) else ()
+    return ("layer", "operation", "fp32 to graph", *student, "here", "expected", "steps", "beyond", "")
 
 
 def layer_cells(row: LayerRow, chain: Chain) -> tuple[str, ...]:
@@ -68,7 +70,8 @@ def layer_cells(row: LayerRow, chain: Chain) -> tuple[str, ...]:
     student: tuple[str, ...] = ()
     if _knows_student(chain):
         known = row.student_off is not None
-        student = (_db(row.student_sqnr_db, known), format_percent(row.student_off or 0, 1) if known else "-")
+        off = format_percent(row.student_off or 0, 1) if known else "-"
+        student = (_db(row.trained_sqnr_db, known), _db(row.student_sqnr_db, known), off)
     return (
         row.name,
         row.operation,
@@ -94,7 +97,8 @@ def link_cells(link: Link) -> tuple[str, ...]:
 
 def _search(found: Bisection) -> str:
     held = "the reference" if found.against == "fp32" else "the graph as written"
-    start = f"by removing quantizers ({found.runs} graphs on {found.runtime}, held against {held}):"
+    graphs = "1 graph" if found.runs == 1 else f"{found.runs} graphs"
+    start = f"by removing quantizers ({graphs} on {found.runtime}, held against {held}):"
     if not found.layers:
         expected = "" if found.expected_db is None else f", {found.expected_db:.1f} dB expected"
         return f"{start} no few layers make the difference ({_db(found.before_db, True)}{expected})"

@@ -56,7 +56,12 @@ class LatencyCosts:
     """Measures graphs in which some layers are in float; a `Measure`."""
 
     def __init__(
-        self, input: InputSpec, x_NC: NDArray[np.float32], dialect: Int8Dialect, measuring: Measuring
+        self,
+        input: InputSpec,
+        x_NC: NDArray[np.float32],
+        dialect: Int8Dialect,
+        measuring: Measuring,
+        rewrites: Mapping[str, bool] = {},
     ) -> None:
         """Prepare to measure.
 
@@ -65,8 +70,10 @@ class LatencyCosts:
             x_NC: normalized examples to feed.
             dialect: of ONNX Runtime on this machine.
             measuring: how long.
+            rewrites: the start's choices of rewrites.
         """
         self._input, self._x_NC, self._dialect, self._measuring = input, x_NC, dialect, measuring
+        self._rewrites = rewrites
         self._canonical: onnx.ModelProto | None = None
         self.warnings: tuple[str, ...] = ()
         """What makes the figures less certain, a line each."""
@@ -100,7 +107,8 @@ class LatencyCosts:
             path = folder / "canonical.onnx"
             export_int8(timing_twin(first), self._input, path, opset=load_spec("tensorrt").opset)
             self._canonical = onnx.load(path)
-        return to_dialect(as_spared(self._canonical, first, network), self._dialect)
+        spared = as_spared(self._canonical, first, network)
+        return to_dialect(spared, self._dialect, self._rewrites)
 
 
 def as_spared(

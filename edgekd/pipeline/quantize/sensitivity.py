@@ -141,7 +141,8 @@ def _analyze(
 
     dialect = dialect_for("onnxruntime", int8_instruction(facts.isa), start.scheme)
     x_NC = validation.x_NC[:_FED].numpy()
-    latency = LatencyCosts(task.input, x_NC, dialect, short(context.recipe.measuring))
+    measuring, rewrites = short(context.recipe.measuring), start.scheme.rewrites
+    latency = LatencyCosts(task.input, x_NC, dialect, measuring, rewrites)
     found = find_scheme(
         load_student(context, task, student),
         build,
@@ -185,6 +186,6 @@ def _notes(context: Context, found: Found) -> Iterator[str]:
         yield "no set of layers is within the budget and costs less than all of them: this is the best one"
     if found.precision == "float":
         if found.cost.ratio >= found.all_cost.ratio:
-            yield "the scheme is no faster than the fp32 graph"
+            yield "the scheme is no faster than the fp32 graph on ONNX Runtime here"
         if not any(target.runtime == "onnxruntime" for target in context.recipe.targets):
             yield "latency is that of ONNX Runtime on this machine, which is no target of the recipe"

@@ -297,3 +297,27 @@ def test_a_graph_with_a_subgraph_is_refused() -> None:
 def test_inputs_of_another_shape_are_refused() -> None:
     with pytest.raises(ConversionError, match="ONNX Runtime cannot run the graph: "):
         Emulator(u8(CASES["residual"])).run(np.zeros((2, 5, 12, 12), np.float32), saturate=True)
+
+
+def test_a_graph_of_two_inputs_is_refused() -> None:
+    model = u8(CASES["residual"])
+    model.graph.input.append(helper.make_tensor_value_info("other", onnx.TensorProto.FLOAT, [1]))
+    model.graph.node.append(helper.make_node("Identity", ["other"], ["copy"]))
+    model.graph.output.append(helper.make_tensor_value_info("copy", onnx.TensorProto.FLOAT, [1]))
+    with pytest.raises(ConversionError) as caught:
+        Emulator(model)
+    assert str(caught.value) == "has 2 inputs; graphs of one input are emulated"
+
+
+def test_a_stack_of_weights_is_not_emulated() -> None:
+    """Several matrices in one weight: the runtime multiplies them too, and here that is not followed."""
+    write = Writer()
+    zero = write.constant("zero_point", np.uint8(3))
+    codes = write.op("QuantizeLinear", "input", "scale", zero)
+    weights = write.constant("codes", np.full((2, 12, 10), 127, np.int8))
+    y = write.op("Cast", write.op("MatMulInteger", codes, weights, zero), to=1)
+    model = write.graph(
+        write.op("ReduceSum", y, write.constant("axis", np.array([0])), keepdims=0), shape=(12,)
+    )
+    found = Emulator(model).run(inputs(model, 4), saturate=True)
+    assert (found.operators, found.not_emulated) == ((), ("/MatMulInteger_1",))

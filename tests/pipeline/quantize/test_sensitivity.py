@@ -85,7 +85,7 @@ def copy(found: tuple[Path, Sensitivity], tmp_path: Path) -> Path:
 
 def test_the_planted_layers_are_spared_and_the_budget_is_met(found: tuple[Path, Sensitivity]) -> None:
     out, document = found
-    assert document.scheme == Scheme(layers=dict.fromkeys(PAIR, "float"))
+    assert document.scheme.layers == dict.fromkeys(PAIR, "float")
     assert document.start.drop_pt > 5
     assert document.found.drop_pt <= 1
     assert (document.within, document.name, document.budget_pt) == (True, "planted", 1.0)
@@ -139,13 +139,13 @@ def test_the_scheme_goes_into_a_recipe(recipe: Path, copy: Path) -> None:
     other.write_text(text)
     listener = Listener()
     document = find_sensitivity(other, copy, listener).document
-    assert document.scheme == Scheme(layers=dict.fromkeys(PAIR, "float"))
+    assert document.scheme.layers == dict.fromkeys(PAIR, "float")
     assert document.start == document.found
     assert document.notes[0] == (
         "no layer has to be spared: the scheme that was started from is within the budget"
     )
     assert set(PAIR).isdisjoint(layer.name for layer in document.layers)
-    assert listener.made == ["ptq-max", "sensitivity"]
+    assert listener.made[-2:] == ["ptq-max", "sensitivity"]
 
 
 def test_the_arm_mixed_ships_it(recipe: Path, copy: Path) -> None:
