@@ -11,6 +11,7 @@ from edgekd.documents.arms import Arms
 from edgekd.documents.audit import Audit
 from edgekd.documents.base import Document, nearest
 from edgekd.documents.comparison import Comparison
+from edgekd.documents.divergence import Divergence
 from edgekd.documents.engine import EngineRecord
 from edgekd.documents.job import Job
 from edgekd.documents.manifest import Manifest
@@ -41,6 +42,7 @@ DOCUMENTS: tuple[type[Document], ...] = (
     Comparison,
     Arms,
     Sensitivity,
+    Divergence,
 )
 KINDS = {document.title.replace(" ", "-"): document for document in DOCUMENTS}
 

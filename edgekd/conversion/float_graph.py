@@ -36,14 +36,23 @@ def float_graph(model: onnx.ModelProto) -> onnx.ModelProto:
         ConversionError: an operator on codes is in it that has no float form here, or the float weights do
             not fit into one ONNX file.
     """
+    result = remove_quantizers(between_quantizers(model))
+    for view in views(result):
+        _check(view)
+    return result
+
+
+def between_quantizers(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of a graph with float operators between quantizers in the place of the operators on codes.
+
+    Raises:
+        ConversionError: one of them has no float form here.
+    """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     for view in views(copy):
         _write_with_quantizers(view)
-    result = remove_quantizers(copy)
-    for view in views(result):
-        _check(view)
-    return result
+    return copy
 
 
 def _write_with_quantizers(view: GraphView) -> None:

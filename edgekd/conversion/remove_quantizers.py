@@ -25,7 +25,10 @@ from edgekd.errors import ConversionError
 from edgekd.runtimes.graph_file import MAX_GRAPH_BYTES
 
 _MOVES_CODES = frozenset(
-    {"Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Slice", "Gather", "MaxPool"}
+    {
+        *("Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Identity"),
+        *("Slice", "Split", "Gather", "MaxPool"),
+    }
 )
 """Operators that put codes elsewhere, or choose among them, and so do the same to what the codes mean."""
 
@@ -150,11 +153,10 @@ def _opened_by(view: GraphView, node: onnx.NodeProto) -> list[onnx.NodeProto] | 
     readers = list(view.consumers.get(node.output[0], []))
     while readers:
         reader = readers.pop()
-        moved = reader.op_type in _MOVES_CODES and len(reader.output) == 1
         if reader.op_type == "DequantizeLinear" and _same_type(view, node, reader):
             found.append(reader)
-        elif moved and not view.is_output(reader.output[0]) and reader.output[0] in view.consumers:
-            readers += view.consumers[reader.output[0]]
+        elif reader.op_type in _MOVES_CODES and not any(map(view.is_output, reader.output)):
+            readers += [after for name in reader.output for after in view.consumers.get(name, [])]
         else:
             return None
     return found or None
@@ -192,8 +194,9 @@ def _factor(view: GraphView, quantizer: onnx.NodeProto, dequantizer: onnx.NodePr
     scales = [view.constant(node.input[1]) for node in (quantizer, dequantizer)]
     if scales[0] is None or scales[1] is None or scales[0].size != 1 or scales[1].size != 1:
         return None
-    factor = scales[1].reshape(()) / scales[0].reshape(())
-    return None if factor == 1 else np.asarray(factor)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        factor = scales[1].reshape(()) / scales[0].reshape(())
+    return np.asarray(factor) if factor != 1 and np.isfinite(factor) else None
 
 
 def _multiply(view: GraphView, node: onnx.NodeProto, factor: np.ndarray) -> None:

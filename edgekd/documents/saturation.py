@@ -47,3 +47,14 @@ class Saturation(Section):
         """Share of all pairs of products that saturated."""
         pairs = sum(operator.pairs for operator in self.operators)
         return sum(operator.saturated for operator in self.operators) / pairs if pairs else 0.0
+
+    @property
+    def summary(self) -> str:
+        """A line for a report or a screen."""
+        changed = f"{1 - self.parity.top1_agreement:.2%} of {self.parity.count} answers change"
+        accuracy = "" if self.top1 is None else f" (top-1 {self.top1:.2%}, exact {self.exact_top1:.2%})"
+        worst = max(self.operators, key=lambda operator: operator.share, default=None)
+        if worst is None or not worst.saturated:
+            return f"on AVX2 without VNNI no product saturates: {changed}{accuracy}"
+        where = f"most in {worst.name} ({worst.share:.2%})"
+        return f"on AVX2 without VNNI {self.share:.2%} of the products saturate, {where}: {changed}{accuracy}"

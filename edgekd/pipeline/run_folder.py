@@ -9,6 +9,7 @@ RUN/bundles/PROFILE/RUNTIME/ what travels
 RUN/report.json, report.md   the verdict and what it rests on
 RUN/comparison.json, .md, .svg    the arms of `edgekd compare` side by side
 RUN/arms.json, .md, .svg     those of `edgekd quantize --arms`
+RUN/debug.json, debug.md     where a graph parts from what was trained, by `edgekd debug`
 RUN/sensitivity.json         what `edgekd sensitivity` found
 RUN/scheme.toml              the scheme that it found: to edit, never removed, not written over once edited
 """
@@ -36,6 +37,7 @@ _REPORTS = (
     *("report.json", "report.md"),
     *("comparison.json", "comparison.md", "comparison.svg"),
     *("arms.json", "arms.md", "arms.svg"),
+    *("debug.json", "debug.md"),
     "sensitivity.json",
 )
 

@@ -1,8 +1,8 @@
 """HardSwish in int8: y = x * gate(x) with gate(x) = clip(x + 3, 0, 6) / 6.
 
 HardSwish: Howard et al., "Searching for MobileNetV3" (ICCV 2019). ONNX Runtime has int8 kernels for the
-addition of 3 and for the product, and where the codes 0 to 255 of the sum stand for 0 to 6 their saturation is
-the clipping (see conversion/hard_swish.py). So in that artefact the gate is rounded to 255 steps, and here it
+addition of 3 and for the product, and where the codes 0 to 255 of the sum stand for 0 to 6 they saturate as
+it clips (see conversion/hard_swish.py). So in that artefact the gate is rounded to 255 steps, and here it
 is too under its saturation (u8). TensorRT computes all of it in float.
 """
 

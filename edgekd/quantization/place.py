@@ -3,9 +3,10 @@
 - A tensor is quantized when an operation with an int8 kernel reads it: convolution, linear map, matmul,
   average pooling.
 - Additions, products and concatenations of activations, sigmoid, leaky ReLU and HardSwish have such kernels
-  too, and run in them where every operand holds codes anyway: where it comes from a convolution, or something
-  else reads it in int8. Elsewhere, as between the linear maps and norms of a transformer, the quantizers that
-  they would need cost more than they save.
+  too, and run in them where their operands hold codes anyway: where they come from a convolution, or
+  something else reads them in int8; half of them are enough where the result is read in int8. Elsewhere, as
+  between the linear maps and norms of a transformer, the quantizers that they would need cost more than they
+  save.
 - What those operations yield is quantized too, for ONNX Runtime runs them in int8 only between two
   quantizers; linear maps and matmuls need that only when something reads them in int8.
 - After a ReLU rather than between it and its producer, when nothing else reads the producer.
@@ -145,7 +146,11 @@ class _Placing:
         # A gate is small beside what it multiplies: quantizing it costs next to nothing.
         largest = max(prod(shape_of(operand)) for operand in operands)
         weighty = [x for x in operands if operation == "cat" or prod(shape_of(x)) == largest]
-        return all(self._holds_codes(operand) for operand in weighty)
+        coded = sum(prod(shape_of(x)) for x in weighty if self._holds_codes(x))
+        whole = sum(prod(shape_of(x)) for x in weighty)
+        # Where half of them come in float, and the result is wanted in codes, either way takes one quantizer.
+        wanted = _behind_relu(node, self._operations) in self._producers
+        return coded == whole or (wanted and 2 * coded >= whole)
 
     def _holds_codes(self, node: fx.Node) -> bool:
         source, _ = _past_reshaping(node, self._operations)

@@ -128,5 +128,5 @@ def _operation(graph: fx.GraphModule, node: fx.Node) -> tuple[Any, ...]:
             return ("quantizer", float(quantizer.amax.detach()), codes, quantizer.quantizing)
         case WeightQuantizer() as quantizer:
             return (target, quantizer.bits, quantizer.saturation, quantizer.quantizing)
-        case module:
-            return (target, type(module))
+        case _:
+            return (target,)

@@ -22,6 +22,7 @@ WITHOUT_TORCH = [
     "edgekd.cli.audit",
     "edgekd.cli.bench",
     "edgekd.cli.compare",
+    "edgekd.cli.debug",
     "edgekd.cli.devices",
     "edgekd.cli.doctor",
     "edgekd.cli.gate",

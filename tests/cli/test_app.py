@@ -167,7 +167,7 @@ def test_completion_knows_the_commands_and_their_options() -> None:
         asked = {"_EDGEKD_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)}
         return run(env={**os.environ, **asked}).stdout.split()
 
-    assert complete("edgekd de") == ["devices"]
+    assert complete("edgekd dev") == ["devices"]
     assert complete("edgekd devices sh") == ["show"]
     assert complete("edgekd schema re") == ["recipe", "report"]
     assert "--json" in complete("edgekd devices show --")

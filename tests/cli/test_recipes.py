@@ -99,7 +99,7 @@ def test_the_whole_way_from_the_command_line_is_resumed_and_judged(recipe, tmp_p
     assert done.returncode == 0, done.stderr
     assert "student QAD int8" in done.stdout
     assert done.stdout.rstrip().endswith(f"tiny: pass   ({out / 'report.md'})")
-    assert done.stderr.count("done before") == 8
+    assert done.stderr.count("done before") == 9
     failing = edgekd("compress", recipe(("size_ratio = 0.9", "size_ratio = 0.01")), "--out", out, "--json")
     assert failing.returncode == 1
     assert json.loads(failing.stdout)["verdict"] == "fail"

@@ -199,6 +199,13 @@ def two_gemms() -> onnx.ModelProto:
     return write.graph(write.quantize(write.op("Add", left, right)), shape=(4,))
 
 
+def signed_gemm() -> onnx.ModelProto:
+    write = Writer()
+    x = write.quantize("input")
+    made = write.op("Add", write.gemm(x, 4, 5), write.op("ReduceMax", x, keepdims=0))
+    return write.graph(made, shape=(4,))
+
+
 def shared_input(write: Writer, x: str) -> str:
     """As a shortcut of a ResNet: one tensor, two convolutions."""
     left, right = (write.quantize(write.conv(x, 3, 8)) for _ in range(2))
@@ -407,6 +414,11 @@ CAUSES: dict[str, tuple[Make, str, str]] = {
     ),
     "gemm's float bias": (
         rows(lambda write, x: write.gemm(x, 4, 5)),
+        "gemm-bias",
+        "its output is float and its bias is not quantized",
+    ),
+    "gemm's float bias behind int8 codes that are read twice": (
+        signed_gemm,
         "gemm-bias",
         "its output is float and its bias is not quantized",
     ),

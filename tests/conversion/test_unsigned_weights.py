@@ -190,21 +190,23 @@ def test_uint8_weights_are_of_this_dialect_alone_and_have_128_as_their_zero_poin
     assert problems(exact)[1:] == [message]
 
 
-@pytest.mark.parametrize("transposed", [False, True])
-def test_the_pairs_are_those_of_the_summed_axis(transposed: bool) -> None:
+@pytest.mark.parametrize("form", ["MatMul", "MatMul of Transpose", "Gemm", "Gemm with transB"])
+def test_the_pairs_are_those_of_the_summed_axis(form: str) -> None:
     """Large weights side by side along the outputs do not meet; side by side along the sum they do."""
     codes = np.zeros((8, 6), np.int8)  # (K, N)
     codes[0], codes[2] = 127, -127
+    is_turned = form in ("MatMul of Transpose", "Gemm with transB")
     for row, dtype in ((4, "int8"), (1, "uint8")):
         write, value = Writer(), codes.copy()
         value[row] = 127
-        name = write.constant("codes", value.T.copy() if transposed else value)
+        name = write.constant("codes", value.T.copy() if is_turned else value)
         scales = write.constant("scales", np.full(6, SCALE, np.float32))
-        weight = write.op("DequantizeLinear", name, scales, axis=0 if transposed else 1)
-        if transposed:
+        weight = write.op("DequantizeLinear", name, scales, axis=0 if is_turned else 1)
+        if form == "MatMul of Transpose":
             weight = write.op("Transpose", weight)
-        model = write.graph(write.op("MatMul", write.quantize("input"), weight), shape=(8,))
-        ((found, *_),) = weights(to_dialect(model, EXACT)).values()
+        options = {"transB": 1} if form == "Gemm with transB" else {}
+        y = write.op(form.split()[0], write.quantize("input"), weight, **options)
+        ((found, *_),) = weights(to_dialect(write.graph(y, shape=(8,)), EXACT)).values()
         assert found.dtype.name == dtype
 
 

@@ -281,6 +281,7 @@ def test_the_instruction_is_that_of_the_features_that_the_profile_wants(name: st
 
 @pytest.mark.parametrize("name", ["nxp-imx8m-plus", "raspberry-pi-4-8gb", "raspberry-pi-zero-2-w"])
 def test_boards_without_a_dot_product_do_at_most_twice_as_many_operations_in_int8(name: str) -> None:
+    assert SHIPPED[name].detect.isa_absent == ("asimddp", "asimdhp")
     for key, point in SHIPPED[name].operating_points.items():
         assert point.int8_tops is not None
         assert point.fp32_tflops is not None

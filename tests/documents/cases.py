@@ -11,6 +11,7 @@ from edgekd.documents.arms import Arms
 from edgekd.documents.audit import Audit
 from edgekd.documents.base import Document
 from edgekd.documents.comparison import Comparison
+from edgekd.documents.divergence import Divergence
 from edgekd.documents.engine import EngineRecord
 from edgekd.documents.job import Job
 from edgekd.documents.manifest import Manifest
@@ -271,6 +272,61 @@ DOCUMENTS: dict[type[Document], dict[str, Any]] = {
         "versions": VERSIONS,
     },
     Sensitivity: SENSITIVITY,
+    Divergence: {
+        "schema": 1,
+        "name": "my-digits",
+        "examples": 64,
+        "inputs": "the run's test examples",
+        "runtime": "onnxruntime 1.31.1",
+        "machine": "x86_64 avx2 avx512_vnni",
+        "chains": [
+            {
+                "candidate": "student QAD int8 onnxruntime-u8",
+                "dialect": "onnxruntime-u8",
+                "candidate_sha256": SHA,
+                "reference": "student fp32",
+                "links": [
+                    {"source": "fp32", "target": "as written", "sqnr_db": 36, "parity": PARITY, "parts": True}
+                ],
+                "layers": [
+                    {
+                        "name": "stem/Conv",
+                        "operation": "Conv + Relu",
+                        "reference": "stem/Conv",
+                        "computes": True,
+                        "quantized": True,
+                        "sqnr_db": 22.1,
+                        "cosine": 0.99,
+                        "local_sqnr_db": 22,
+                        "expected_sqnr_db": None,
+                        "mean_steps": 0.25,
+                        "max_steps": 1,
+                        "saturated": 0,
+                        "parts": True,
+                    }
+                ],
+                "findings": [
+                    {
+                        "link": "fp32 -> onnxruntime-u8",
+                        "layer": "stem/Conv",
+                        "operation": "Conv + Relu",
+                        "cause": "its scale is 4 times what the data give",
+                    }
+                ],
+                "notes": ["a note"],
+                "bisection": {
+                    "runtime": "tensorrt",
+                    "against": "as written",
+                    "runs": 7,
+                    "before_db": 20,
+                    "after_db": None,
+                    "expected_db": None,
+                    "layers": ["stem/Conv"],
+                    "part": "activations",
+                },
+            }
+        ],
+    },
     Audit: AUDIT,
     EngineRecord: ENGINE,
     Scheme: {"schema": 1, "weight_bits": 4, "scales": "learned", "layers": {"head": "float"}},

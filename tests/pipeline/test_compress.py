@@ -18,6 +18,7 @@ pytestmark = pytest.mark.xdist_group("whole run")
 STAGES = [
     "teacher",
     "student",
+    "rewrites",
     "ptq-max",
     "qad",
     "graphs",
@@ -133,7 +134,7 @@ def test_a_changed_recipe_redoes_what_follows_from_the_change(copy, recipe_with)
     assert first_missing(recipe, copy, Listener()) == "ptq-max"
     listener = Listener()
     compress(recipe, copy, listener, until="quantize")
-    assert (listener.reused, listener.made) == (["teacher", "student"], ["ptq-max", "qad"])
+    assert (listener.reused, listener.made) == (["teacher", "student", "rewrites"], ["ptq-max", "qad"])
 
 
 def test_a_dry_run_writes_nothing(recipe_path, tmp_path):

@@ -350,7 +350,7 @@ def test_a_fraction_of_the_data_is_the_students_alone(write, run, tmp_path):
     assert first_missing(recipe, out, Listener()) == "student"
     listener = Listener()
     compress(recipe, out, listener, until="quantize")
-    assert (listener.reused, listener.made) == (["teacher"], ["student", "ptq-max", "qad"])
+    assert (listener.reused, listener.made) == (["teacher"], ["student", "rewrites", "ptq-max", "qad"])
 
 
 def test_a_student_of_a_fraction_is_that_of_the_small_task(write, tmp_path):
@@ -400,7 +400,7 @@ def test_a_pool_is_the_students_alone(pool, tmp_path):
     assert first_missing(recipe, out, Listener()) == "student"
     listener = Listener()
     compress(recipe, out, listener, until="quantize")
-    assert (listener.reused, listener.made) == (["teacher"], ["student", "ptq-max", "qad"])
+    assert (listener.reused, listener.made) == (["teacher"], ["student", "rewrites", "ptq-max", "qad"])
 
 
 def test_a_pool_with_test_images_is_refused(pool, tmp_path):

@@ -42,6 +42,13 @@ def test_it_is_numpys_histogram_over_its_range(values: list[float]) -> None:
     assert found.counts[-1] > 0 or found.amax == 0
 
 
+def test_merging_bins_loses_no_value() -> None:
+    small = torch.linspace(0.5, 0.999, 1000)
+    found = filled(small, torch.tensor([100.0]))
+    assert (found.counts.sum(), found.width) == (1001, 128 / BINS)
+    np.testing.assert_array_equal(found.counts, filled(torch.tensor([*small.tolist(), 100.0])).counts)
+
+
 def test_the_largest_magnitude_lies_in_the_upper_half() -> None:
     for amax in (0.01, 1.0, 1.5, 2.0, 1000.0, 3e38):
         found = filled(torch.tensor([0.0, -amax]))

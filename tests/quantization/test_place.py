@@ -218,6 +218,25 @@ def test_a_gate_in_float_is_quantized_for_the_product_with_a_large_map() -> None
     assert labels(network) == ["input", "relu", "mean", "sigmoid", "mul", "mean2"]
 
 
+class Mixed(nn.Module):
+    """The sum of codes from a convolution and of floats, read by a convolution or by a norm."""
+
+    def __init__(self, reader: nn.Module) -> None:
+        super().__init__()
+        self.conv, self.reader = nn.Conv2d(3, 8, 3), reader
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        return self.reader(x + F.elu(x)).mean((2, 3))[:, :CLASSES]
+
+
+def test_a_sum_of_codes_and_floats_runs_in_int8_where_codes_are_wanted() -> None:
+    assert labels(prepare(Mixed(nn.Conv2d(8, 8, 3)), examples(2))) == [
+        *("input", "conv", "elu", "add", "reader")
+    ]
+    assert labels(prepare(Mixed(nn.GroupNorm(1, 8)), examples(2))) == ["input", "conv", "reader"]
+
+
 class Swishes(nn.Module):
     """A HardSwish between convolutions, one between linear maps, and a SiLU."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -74,6 +76,15 @@ def test_a_tensor_passes_as_if_its_quantizer_were_off(kind: type[nn.Module]) -> 
         quantizer_at(first, path).quantizing = True
 
 
+def test_two_tensors_pass_together() -> None:
+    first, x = variants_of(PostAct).first, examples(30, seed=2)
+    paths = ("quantizers.stem_2", "quantizers.conv2")
+    (logits,) = logits_of(first, [Variant(first, frozenset(paths))], x)
+    for path in paths:
+        quantizer_at(first, path).quantizing = False
+    torch.testing.assert_close(logits, answers(first, x), rtol=1e-4, atol=1e-5)
+
+
 def test_only_what_differs_is_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:
     variants = variants_of(PostAct)
     same, late = variants.prepared(()), variants.prepared({"head"})
@@ -121,6 +132,15 @@ def test_a_prepared_variant_is_the_one_that_is_calibrated_anew(kind: type[nn.Mod
         assert prepared.scales().keys() == anew.scales().keys()
         if kind is not Branches:  # whose concatenations share scales with what is left of their neighbors
             torch.testing.assert_close(answers(prepared, x), answers(anew, x))
+
+
+def test_another_scale_is_another_value() -> None:
+    first, x = variants_of(PostAct).first, examples(8)
+    other = copy.deepcopy(first)
+    quantizer_at(other, "quantizers.stem_2").amax.mul_(0.3)
+    (logits,) = logits_of(first, [Variant(other)], x)
+    torch.testing.assert_close(logits, answers(other, x), rtol=1e-4, atol=1e-5)
+    assert not torch.equal(logits, answers(first, x))
 
 
 def test_variants_share_their_weights() -> None:

@@ -102,16 +102,17 @@ def test_neighbors_are_put_in_float_together_where_the_tensor_between_them_hurts
 def test_the_figures_are_those_of_the_networks() -> None:
     network, x = outlier_in_the_input()
     found = found_in(network, x)
-    quantized = prepare(network, x[:2], found.scheme)
-    calibrate(quantized, x[:64].split(16))
-    quantized.eval().set_saturation("u8")
-    quantized.set_fake_quantizing(True)
-    with torch.no_grad():
-        expected, own = network(x), quantized(x)
-    p, q = (np.exp(F.log_softmax(each, 1).double().numpy()) for each in (expected, own))
-    assert found.found.kl == pytest.approx(float((p * np.log(p / q)).sum(1).mean()), rel=1e-3)
-    assert found.found.top1 == pytest.approx(float((own.argmax(1) == expected.argmax(1)).double().mean()))
-    assert found.found.drop_pt == pytest.approx(100 * (1 - found.found.top1))
+    for scheme, worth in ((Scheme(), found.start), (found.scheme, found.found)):
+        quantized = prepare(network, x[:2], scheme)
+        calibrate(quantized, x[:64].split(16))
+        quantized.eval().set_saturation("u8")
+        quantized.set_fake_quantizing(True)
+        with torch.no_grad():
+            expected, own = network(x), quantized(x)
+        p, q = (np.exp(F.log_softmax(each, 1).double().numpy()) for each in (expected, own))
+        assert worth.kl == pytest.approx(float((p * np.log(p / q)).sum(1).mean()), rel=1e-3)
+        assert worth.top1 == pytest.approx(float((own.argmax(1) == expected.argmax(1)).double().mean()))
+        assert worth.drop_pt == pytest.approx(100 * (1 - worth.top1))
     assert (found.fp32_top1, found.found.count, found.examples) == (1.0, COUNT, COUNT)
     assert (found.cost.ratio, found.all_cost.ratio) == (1.1, 1.6)
     stem = next(layer for layer in found.layers if layer.name == "stem.0")

@@ -121,6 +121,30 @@ def test_gains_are_counted_beside_what_was_taken() -> None:
     assert frozenset("ab") not in dict(found.steps)
 
 
+def test_a_gain_that_shrank_yields_to_one_that_did_not() -> None:
+    """Beside `a` most of what `b` gains is gained already: `c`, which seemed worse, is better now."""
+
+    def loss(layers: Layers) -> float:
+        shared = {0: 10.0, 1: 1.0, 2: 0.0}[len({"a", "b"} & layers)]
+        return shared + 2.0 * ("a" not in layers) + 5.0 * ("c" not in layers)
+
+    found = searched(loss, dict.fromkeys("abc", 0.1), budget_pt=1.5)
+    assert found.layers == {"a", "c"}
+    assert [layers for layers, _ in found.steps][:3] == [set(), {"a"}, {"a", "c"}]
+
+
+def test_dropping_goes_on_as_long_as_anything_can_be_dropped() -> None:
+    """`x` is tried before `y`, but can be dropped only after it."""
+    losses = {"xyz": 0.0, "xz": 0.0, "z": 0.0}
+
+    def loss(layers: Layers) -> float:
+        return losses.get("".join(sorted(layers)), 9.0)
+
+    together = Candidate(frozenset("xyz"), 9.0, 0.6)
+    found = spare([together], divergence=loss, drop_pt=loss, budget_pt=1.0, most_cost=ENDLESS)
+    assert found.layers == {"z"}
+
+
 WHOLE = st.integers(0, 5).map(float)  # sums of which are exact
 LOSSES = st.fixed_dictionaries(dict.fromkeys(NAMES, WHOLE))
 COSTS = st.fixed_dictionaries({name: st.floats(-0.05, 0.5) for name in NAMES})

@@ -22,6 +22,7 @@ import numpy as np
 import onnx
 
 from edgekd.conversion.divergence.examine import Examination
+from edgekd.conversion.divergence.probe import fixed_batch
 from edgekd.conversion.divergence.question import Runner
 from edgekd.conversion.divergence.sums import decibels
 from edgekd.conversion.divergence.without import Group, Part, groups_of, healthy, without
@@ -31,6 +32,7 @@ from edgekd.runtimes.onnxruntime import open_session, run_batches
 Agrees = Callable[[Sequence[Group], Part | None], bool]
 """Whether the logits agree without the quantizers of some layers, or one part of them."""
 
+_BATCH = 64
 _RESTORED = 0.25
 """Share of the squared error between a runtime and the graph that may be left."""
 _BEYOND = 3.0
@@ -87,7 +89,7 @@ def bisect_runtime(found: Examination, x: np.ndarray, run: Runner, runtime: str)
 
 def as_written(model: onnx.ModelProto, x: np.ndarray) -> np.ndarray:
     """Logits of a graph on ONNX Runtime, node by node."""
-    return run_batches(open_session(model, as_written=True), x)
+    return run_batches(open_session(model, as_written=True), x, fixed_batch(model) or _BATCH)
 
 
 class _Errors:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from edgekd.conversion.divergence.constants import ConstantPair
 from edgekd.conversion.divergence.examine import Examination, batch_size, examine
 from edgekd.conversion.divergence.layers import Candidate, open_candidate
 from edgekd.conversion.divergence.match import match
@@ -21,12 +22,12 @@ from edgekd.conversion.divergence.rows import (
     not_compared,
 )
 from edgekd.conversion.divergence.seen import notes_on
-from edgekd.conversion.divergence.skeleton import Skeleton, inlined, skeleton
+from edgekd.conversion.divergence.skeleton import Skeleton, plain, skeleton
 from edgekd.conversion.divergence.student import Student
 from edgekd.conversion.divergence.suspicions import suspicions
-from edgekd.conversion.divergence.weights import is_trained_on, likeness
+from edgekd.conversion.divergence.weights import is_trained_on, is_unrelated, likeness
 from edgekd.documents.divergence import Chain
-from edgekd.errors import UsageError
+from edgekd.errors import ConversionError, UsageError
 
 _EXAMPLES = 2
 _ENOUGH = 0.5
@@ -56,17 +57,22 @@ def compare(question: Question) -> Answer:
         ConversionError: a graph cannot be run.
     """
     x = _fitting(question)
-    few = x[: max(_EXAMPLES, _fixed(question) or 0)]
+    few = x[: _fixed(question) or _EXAMPLES]
     candidate = open_candidate(question.candidate.model, few, question.candidate.name)
-    reference = skeleton(inlined(question.reference.model), few, question.reference.name)
+    reference = skeleton(plain(question.reference.model), few, question.reference.name)
     student = None
     if question.student_graph is not None:
         student = Student(candidate, question.student_graph, question.network, few, question.student_called)
     given = _examined(candidate, reference, x, student)
+    _check_related(given)
     alike = _trained_on(given)
     found = given if alike is None else _examined(candidate, candidate.form, x, None)
-    notes = [*question.notes, *notes_on(candidate), *([] if alike is None else [_trained_note(alike)])]
-    return _answer(question, found, given, student, notes)
+    notes = [
+        *question.notes,
+        *notes_on(question.candidate.model, candidate),
+        *([] if alike is None else [_trained_note(alike)]),
+    ]
+    return _answer(replace(question, x=x), found, given, student, notes)
 
 
 def _fixed(question: Question) -> int | None:
@@ -93,7 +99,8 @@ def _fitting(question: Question) -> np.ndarray:
     count = len(question.x) if fixed is None else len(question.x) - len(question.x) % fixed
     if count == 0:
         raise UsageError(f"the graphs take {fixed or 1} examples at a time; there are {len(question.x)}")
-    return question.x[:count]
+    x = question.x[:count]
+    return x.astype(np.float32) if np.issubdtype(x.dtype, np.floating) else x
 
 
 def _examined(
@@ -102,6 +109,8 @@ def _examined(
     found = match(candidate.form, reference, {one.name for one in candidate.quantized})
     computing = [layer for layer in candidate.layers[1:] if layer.computes]
     known = [layer for layer in computing if layer.end in found.by_candidate]
+    if not computing:
+        raise UsageError("there is nothing to compare: no layer of the candidate computes in float")
     if len(known) < _ENOUGH * len(computing):
         raise UsageError(
             f"the graphs are not of one network: only {len(known)} of {len(computing)} layers correspond",
@@ -110,10 +119,29 @@ def _examined(
     return examine(candidate, reference, found, x, None if student is None else student.watch)
 
 
+def _check_related(found: Examination) -> None:
+    """Refuse graphs whose weights have nothing in common.
+
+    Raises:
+        UsageError: most of them have not.
+    """
+    weights = _weights(found)
+    strange = [pair for pair in weights if pair.differs and is_unrelated(pair)]
+    if len(strange) > 1 and 2 * len(strange) > len(weights):
+        raise UsageError(
+            f"the graphs are not of one network: {len(strange)} of {len(weights)} weights are unrelated",
+            hint="compare a graph with the one that it was made from",
+        )
+
+
+def _weights(found: Examination) -> list[ConstantPair]:
+    pairs = [pair for one in found.layers for pair in one.constants]
+    return [pair for pair in pairs if pair.role == "weight" and pair.comparable]
+
+
 def _trained_on(found: Examination) -> float | None:
     """Median cosine of the graphs' weights, where most differ as they do after more training."""
-    pairs = [pair for one in found.layers for pair in one.constants]
-    weights = [pair for pair in pairs if pair.role == "weight" and pair.comparable]
+    weights = _weights(found)
     trained = [pair for pair in weights if pair.differs and is_trained_on(pair)]
     if len(trained) < 2 or 2 * len(trained) < len(weights):
         return None
@@ -125,6 +153,17 @@ def _trained_note(alike: float) -> str:
         f"its weights are not the reference's (median cosine {alike:.3f}): it was trained on. Its layers are "
         "compared with its own float form, so that its weights and biases are not judged"
     )
+
+
+def _run(question: Question, x: np.ndarray, notes: list[str]) -> np.ndarray | None:
+    """The candidate's logits on its runtime; where that refuses the graph, a note of it."""
+    if question.runtime is None:
+        return None
+    try:
+        return question.runtime.run(question.candidate.model, x)
+    except ConversionError as error:
+        notes.append(f"{question.runtime.name} was left out: {error.message}")
+        return None
 
 
 def _cut_off(found: Examination, ranges: Ranges | None, trained: Container[str]) -> Iterator[str]:
@@ -151,7 +190,7 @@ def _answer(
     reference, written = (np.concatenate(part) for part in given.outputs)
     outputs = reference.reshape(len(written), -1), written.reshape(len(written), -1)
     x = question.x[: len(written)]
-    run = None if question.runtime is None else question.runtime.run(question.candidate.model, x)
+    run = _run(question, x, notes)
     chained = list(links(question, outputs, student, findings, run))
     alone = [link for link in chained if link.parts and not findings]
     if run is not None and chained[-1].parts:

@@ -10,6 +10,8 @@ _WORST_ROUNDING = 20.0
 """Times the mean square of rounding to the grid that data give, above which a weight is another weight."""
 Place = tuple[str, int]
 """What an operator makes, and the position of one of its inputs."""
+_BARELY = 1.02
+"""Room for rounding in floating point."""
 _WIDE = 2**15
 FLOAT8_STEPS = 16
 """Steps that round a weight about as much as an 8-bit float with 3 bits behind its point."""
@@ -61,6 +63,7 @@ class ConstantPair:
     def as_stored(self, value: np.ndarray) -> np.ndarray:
         """A value in the reference's layout as the candidate would hold it."""
         value = value.T if self.turned else value
+        value = value[tuple(slice(size) for size in self.stored_shape)]
         if value.shape != self.stored_shape:
             more = [(0, size - own) for size, own in zip(self.stored_shape, value.shape, strict=True)]
             value = np.pad(value, more)
@@ -110,7 +113,16 @@ class ConstantPair:
         """Whether this is another constant, rather than the reference's in codes."""
         if not self.comparable or self.candidate.size == 0:
             return False
-        return bool((self.excess() > self.limit).any()) or self.is_lost
+        return (bool((self.excess() > self.limit).any()) and not self._is_rounded) or self.is_lost
+
+    @property
+    def _is_rounded(self) -> bool:
+        """Whether it is a weight in float that lies on the grid of 8 bits: rounded, and not held in codes."""
+        if self.coding is not None or self.role != "weight":
+            return False
+        one, other = self.channels
+        half_steps = np.abs(other).max(axis=1, keepdims=True) / 127 / 2
+        return bool((np.abs(one - other) <= _BARELY * half_steps).all())
 
     @property
     def is_lost(self) -> bool:

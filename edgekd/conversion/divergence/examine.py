@@ -55,6 +55,8 @@ class Examined:
     """The reference's tensors within it that the candidate does not have."""
     added: tuple[str, ...] = ()
     """The candidate's that the reference does not have."""
+    alike: bool = True
+    """Whether all that both do to values, rather than where they put them, corresponds."""
     whole: Difference = field(default_factory=Difference)
     """The reference's tensor against the candidate's: all that happened up to here."""
     operation: Difference = field(default_factory=Difference)
@@ -115,7 +117,8 @@ def examine(
     runs = _Runs(candidate, reference, pairs, [one for group in constants.values() for one in group])
     found = Examination(candidate, reference, match, [])
     for layer in candidate.layers:
-        one = Examined(layer, match.by_candidate.get(layer.end), _values(candidate.form, layer.end, match))
+        pair = None if layer.end in candidate.in_codes else match.by_candidate.get(layer.end)
+        one = Examined(layer, pair, _values(candidate.form, layer.end, match))
         grids = [grid for grid in map(grid_of, layer.quantizers) if grid is not None]
         one.met = tuple(Met(grid, layer.operation.split(" + ")[-1]) for grid in grids)
         one.constants = [pair for name in layer.tensors for pair in constants.get(name, [])]
@@ -123,9 +126,13 @@ def examine(
             one.precision = _PRECISION.get(candidate.form.tensors[layer.end].dtype.name, one.precision)
         one.unknown_steps = unknown_steps(candidate, codings, layer.tensors, one.constants)
         one.blurred = layer.end in runs.exact.blurred
-        if one.pair is not None and one.pair is not pairs[0]:
+        if one.pair is not None and one.pair.reference != reference.input:
             one.lacking = _alone(reference, one.pair.reference, pairs, match, side=1)
             one.added = _alone(candidate.form, one.pair.candidate, pairs, match, side=0)
+            alone = [(reference, name) for name in one.lacking] + [
+                (candidate.form, name) for name in one.added
+            ]
+            one.alike = all(form.tensors[name].node.op_type in MOVERS for form, name in alone)
         found.layers.append(one)
     for batch in _batches(x, runs):
         _add(found, runs, batch, watch)
@@ -170,7 +177,8 @@ class _Runs:
         given, rounded = _given(constants), _rounded(constants)
         self.given = cut(candidate, reference, pairs, given) if given else self.exact
         self.rounded = cut(candidate, reference, pairs, rounded) if rounded else self.exact
-        own = [name for layer in candidate.layers for name in (layer.end, *_opened(layer))]
+        whole = [layer for layer in candidate.layers if layer.end not in candidate.in_codes]
+        own = [name for layer in whole for name in (layer.end, *_opened(layer))]
         read = [feed.candidate for feed in self.exact.feeds.values()]
         outputs = [model.graph.output[0].name for model in (candidate.model, reference.model)]
         self.candidate = probe(candidate.model, [*own, *read, outputs[0]])
@@ -245,7 +253,9 @@ def _add(found: Examination, runs: _Runs, x: np.ndarray, watch: Watcher | None) 
     pieces = {id(one): one.run(x, source, mine, theirs) for one in (runs.exact, runs.given, runs.rounded)}
     for one in found.layers:
         for met in one.met:
-            _meet(met, mine[one.layer.end] if one.values is None else theirs[one.values])
+            values = mine.get(one.layer.end) if one.values is None else theirs[one.values]
+            if values is not None:
+                _meet(met, values)
         if one.pair is not None:
             name = one.pair.reference
             versions = [pieces[id(which)].get(name, x) for which in (runs.exact, runs.given, runs.rounded)]

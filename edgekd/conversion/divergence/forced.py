@@ -63,9 +63,13 @@ class Cut:
 
 def checkpoints(candidate: Candidate, match: Match) -> tuple[Pair, ...]:
     """The pairs at which the reference is cut: the ends of layers."""
-    return tuple(
-        match.by_candidate[layer.end] for layer in candidate.layers if layer.end in match.by_candidate
-    )
+    ends = [layer.end for layer in candidate.layers if layer.end not in candidate.in_codes]
+    return tuple(match.by_candidate[end] for end in ends if end in match.by_candidate)
+
+
+def made_by(reference: Skeleton, pairs: tuple[Pair, ...]) -> list[Pair]:
+    """The pairs whose tensor the reference makes: all but its input."""
+    return [pair for pair in pairs if pair.reference != reference.input]
 
 
 def cut(
@@ -101,7 +105,9 @@ def cut(
                 node.input[position] = name
     for name in feeds:
         model.graph.input.append(helper.make_tensor_value_info(name, _type_of(reference, feeds[name]), None))
-    return Cut(probe(model, [pair.reference for pair in pairs[1:]]), feeds, frozenset(blurred))
+    return Cut(
+        probe(model, [pair.reference for pair in made_by(reference, pairs)]), feeds, frozenset(blurred)
+    )
 
 
 def _edges(
@@ -112,7 +118,7 @@ def _edges(
     edges: dict[tuple[str, int], str] = {}
     feeds: dict[str, Feed] = {}
     blurred = set()
-    for pair in pairs[1:]:
+    for pair in made_by(reference, pairs):
         read, hidden = _versions(candidate, pair.candidate, {one.candidate for one in pairs})
         if hidden:
             blurred.add(pair.candidate)
@@ -135,6 +141,9 @@ def _versions(candidate: Candidate, end: str, known: Iterable[str]) -> tuple[dic
         name = candidate.read_as(tensor.name, position)
         if source not in known:
             hidden |= source in quantized
+        elif candidate.is_codes(name):  # what only moves reads codes; the values are those, not yet rounded
+            read.setdefault(source, source)
+            hidden = True
         elif name != source or source not in read:
             read[source] = name
     return read, hidden

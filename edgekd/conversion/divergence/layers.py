@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
+from edgekd.conversion.divergence.probe import as_input, probe
 from edgekd.conversion.divergence.skeleton import (
     MOVERS,
     TRANSPARENT,
     Skeleton,
     Tensor,
-    inlined,
+    plain,
     skeleton,
 )
 from edgekd.conversion.graph_view import GraphView, label
@@ -55,6 +56,13 @@ class Candidate:
     """Everything in it that has a quantizer."""
     layers: tuple[Layer, ...]
     """In the graph's order; the first is the input."""
+    in_codes: frozenset[str]
+    """Tensors of its float form that are moved in codes in the graph itself."""
+
+    def is_codes(self, name: str) -> bool:
+        """Whether a tensor of the graph holds codes."""
+        node = self.view.producer(name)
+        return name in self.in_codes or (node is not None and node.op_type == "QuantizeLinear")
 
     def read_as(self, made: str, position: int) -> str:
         """The tensor that the node which makes `made` really reads, where its float form reads a source.
@@ -79,10 +87,18 @@ def open_candidate(model: onnx.ModelProto, x: np.ndarray, where: str) -> Candida
         UsageError: the graph has no input, or several.
         ConversionError: it cannot be run.
     """
-    model = inlined(model)
+    model = plain(model)
     form = skeleton(model, x, where)
     quantized = quantized_tensors(model)
-    return Candidate(model, GraphView.of(model.graph), form, quantized, tuple(_layers(form, quantized)))
+    layers, codes = tuple(_layers(form, quantized)), _in_codes(model, form, x)
+    return Candidate(model, GraphView.of(model.graph), form, quantized, layers, codes)
+
+
+def _in_codes(model: onnx.ModelProto, form: Skeleton, x: np.ndarray) -> frozenset[str]:
+    made = {name for node in model.graph.node for name in node.output}
+    look = probe(model, [name for name in form.tensors if name in made])
+    values = look.run({form.input: as_input(x, look.session, form.input)})
+    return frozenset(name for name, value in values.items() if value.dtype.kind in "iu")
 
 
 def _layers(form: Skeleton, quantized: tuple[QuantizedTensor, ...]) -> list[Layer]:
@@ -109,7 +125,7 @@ def _goes_on(form: Skeleton, tensor: Tensor, chains: Container[str], quantizers:
     end = tensor.sources[0][1]
     if end not in chains or end in quantizers or form.view.is_output(end):
         return False
-    if end == form.input and tensor.node.op_type != "Pad":
+    if end == form.input and tensor.node.op_type not in ("Pad", *TRANSPARENT):
         return False
     follows = form.is_tail(tensor.name) or tensor.node.op_type in TRANSPARENT
     return follows and len(form.readers(end)) == 1

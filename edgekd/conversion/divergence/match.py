@@ -72,7 +72,7 @@ def boundary(form: Skeleton, name: str, known: Iterable[str]) -> set[str]:
 
 def segment(form: Skeleton, name: str, known: Iterable[str]) -> Iterator[tuple[Tensor, int, str]]:
     """Every reading (tensor, position of its node's input, source) on the way back to known tensors."""
-    waiting, seen = [name], {name}
+    waiting, seen = [name] if name in form.tensors else [], {name}
     while waiting:
         tensor = form.tensors[waiting.pop()]
         for position, source in tensor.sources:
@@ -90,9 +90,10 @@ class _Accepted:
     ) -> None:
         self.candidate, self.reference, self.quantized = candidate, reference, quantized
         self.aligned = {**found}, {other: one for one, other in found.items()}
-        padded = [candidate.input, *_following(candidate, candidate.input, found, quantized)][-1]
-        self.pairs = [Pair(padded, reference.input)]
-        self.known = {padded: reference.input}
+        mine = [candidate.input, *_following(candidate, candidate.input, self.aligned[0], quantized)]
+        theirs = [reference.input, *_following(reference, reference.input, self.aligned[1], ())]
+        self.pairs = [Pair(mine[-1], theirs[-1])]
+        self.known = {mine[-1]: theirs[-1]}
         self.refused: list[tuple[str, str]] = []
 
     def consider(self, name: str, other: str) -> None:
@@ -127,8 +128,10 @@ def _following(form: Skeleton, name: str, aligned: dict[str, str], ends: Collect
     """What follows a tensor, belongs to it and has no counterpart, such as an activation."""
     found: list[str] = []
     while len(form.readers(name)) == 1 and not form.view.is_output(name) and name not in ends:
-        (after,) = (one for one in form.readers(name)[0].output[:1])
+        after = form.readers(name)[0].output[0]
         if after not in form.tensors or after in aligned:
+            break
+        if name == form.input and form.tensors[after].node.op_type not in ("Pad", *TRANSPARENT):
             break
         if not form.is_tail(after) and form.tensors[after].node.op_type not in TRANSPARENT:
             break
@@ -181,8 +184,8 @@ def _fits(one: Tensor, other: Tensor) -> bool:
 
 
 def _is_filled(shape: tuple[int, ...], other: tuple[int, ...]) -> bool:
-    """Whether a shape (B, C, ...) is the other one with some channels more."""
-    return (shape[0], *shape[2:]) == (other[0], *other[2:]) and 0 < shape[1] - other[1] < _MOST_PADDING
+    """Whether one of two shapes (B, C, ...) is the other one with some channels more."""
+    return (shape[0], *shape[2:]) == (other[0], *other[2:]) and abs(shape[1] - other[1]) < _MOST_PADDING
 
 
 def _scores(candidate: Skeleton, reference: Skeleton) -> np.ndarray:

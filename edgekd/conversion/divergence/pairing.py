@@ -92,7 +92,7 @@ def _pair(
     nodes = [form.tensors[place[0]].node for form, place in zip(forms, places, strict=True)]
     stored = [node.op_type == "Gemm" and attribute(node, "transB", 0) == 1 for node in nodes]
     turned = one.ndim == other.ndim == 2 and stored[0] != stored[1]
-    laid_out = _without_padding(one.T if turned else one, other)
+    laid_out = _filled(one.T if turned else one, other)
     weighted = nodes[1].op_type in WEIGHTED_OPS
     is_bias = weighted or nodes[1].op_type == "Add"
     role = "weight" if weighted and other.ndim > 1 else "bias" if is_bias else "constant"
@@ -100,15 +100,14 @@ def _pair(
     return ConstantPair(places, role, laid_out, other, axis, coding, one.shape, turned)
 
 
-def _without_padding(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """A constant without the channels by which it is larger than the reference's, in its first two axes."""
-    larger = one.ndim == other.ndim and one.shape[2:] == other.shape[2:]
-    if (
-        one.shape != other.shape
-        and larger
-        and all(size >= wanted for size, wanted in zip(one.shape, other.shape, strict=True))
-    ):
+def _filled(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """A constant with as many channels as the reference's, in its first two axes, if only they differ."""
+    if one.ndim != other.ndim or one.shape == other.shape or one.shape[2:] != other.shape[2:]:
+        return one
+    if all(size >= wanted for size, wanted in zip(one.shape, other.shape, strict=True)):
         return one[tuple(slice(size) for size in other.shape[:2])]
+    if all(size <= wanted for size, wanted in zip(one.shape, other.shape, strict=True)):
+        return np.pad(one, [(0, wanted - size) for size, wanted in zip(one.shape, other.shape, strict=True)])
     return one
 
 

@@ -15,7 +15,7 @@ import onnx
 import onnxruntime
 
 from edgekd.conversion.graph_view import GraphView
-from edgekd.errors import ConversionError, UsageError
+from edgekd.errors import DataError, UsageError
 from edgekd.runtimes.onnxruntime import open_session, run_tensors
 
 Values = dict[str, np.ndarray]
@@ -87,9 +87,12 @@ def input_shape(entry: onnx.ValueInfoProto) -> tuple[int | None, ...] | None:
 
 
 def like(value: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """A tensor in the shape of another one, without channels that only fill up."""
-    if value.size != other.size:
+    """A tensor in the shape of another one: without channels that only fill up, or with zeros for them."""
+    if value.size > other.size:
         value = value[:, : other.shape[1]]
+    elif value.size < other.size:
+        rest = [(0, 0)] * (value.ndim - 2)
+        value = np.pad(value, [(0, 0), (0, other.shape[1] - value.shape[1]), *rest])
     return value.reshape(other.shape)
 
 
@@ -99,12 +102,19 @@ def as_input(x: np.ndarray, session: onnxruntime.InferenceSession, name: str) ->
     return x.astype(_FLOATS[taken]) if taken in _FLOATS and np.issubdtype(x.dtype, np.floating) else x
 
 
+def fixed_batch(model: onnx.ModelProto) -> int | None:
+    """The number of examples that a graph takes at a time; None where it takes any."""
+    constants = GraphView.of(model.graph).initializers
+    shapes = (input_shape(entry) for entry in model.graph.input if entry.name not in constants)
+    return next((shape[0] for shape in shapes if shape), None)
+
+
 def check_examples(x: np.ndarray, entry: onnx.ValueInfoProto, where: str) -> None:
     """Check that examples fit the input of a graph.
 
     Raises:
         UsageError: their shape or type is another one.
-        ConversionError: a value is not finite.
+        DataError: a value is not finite, or all are the same.
     """
     shape, given = input_shape(entry), "x".join(map(str, x.shape[1:]))
     wants_float = entry.type.tensor_type.elem_type in (1, 10, 11, 16)
@@ -112,7 +122,7 @@ def check_examples(x: np.ndarray, entry: onnx.ValueInfoProto, where: str) -> Non
         kind = onnx.TensorProto.DataType.Name(entry.type.tensor_type.elem_type).lower()
         raise UsageError(f"the inputs are {x.dtype}; the graph takes {kind}", where=where)
     if wants_float and not np.isfinite(x).all():
-        raise ConversionError("the inputs hold values that are not finite numbers", where=where)
+        raise DataError("the inputs hold values that are not finite numbers", where=where)
     fits = shape is None or (
         len(shape) == x.ndim
         and all(size in (None, length) for size, length in zip(shape[1:], x.shape[1:], strict=True))
@@ -121,3 +131,5 @@ def check_examples(x: np.ndarray, entry: onnx.ValueInfoProto, where: str) -> Non
         assert shape is not None
         wanted = "x".join("?" if size is None else str(size) for size in shape[1:])
         raise UsageError(f"an example of the inputs is {given}; the graph takes {wanted}", where=where)
+    if x.size and (x == x.flat[0]).all():
+        raise DataError(f"the inputs hold one value only, {x.flat[0]:g}", where=where)

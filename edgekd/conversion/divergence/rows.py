@@ -167,7 +167,7 @@ def _goes_off(one: np.ndarray, other: np.ndarray, allowed: float) -> bool:
 def not_compared(found: Examination) -> Iterator[str]:
     """What has no counterpart, on either side."""
     for one in found.layers:
-        if one.pair is None and one.layer.operation:
+        if one.pair is None and one.layer.operation and one.layer.end not in found.candidate.in_codes:
             yield f"{one.layer.name} ({one.layer.operation})"
     shown = {name for one in found.layers for name in one.lacking}
     cores = {pair.core[1] for pair in found.match.pairs}

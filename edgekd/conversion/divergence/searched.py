@@ -6,6 +6,7 @@ from edgekd.conversion.divergence.bisect import as_written, bisect_graph, bisect
 from edgekd.conversion.divergence.chain import Answer
 from edgekd.conversion.divergence.question import Question, Runtime
 from edgekd.documents.divergence import Bisection, Chain, Finding
+from edgekd.errors import ConversionError
 
 _NODE_BY_NODE = Runtime("onnxruntime, as written", as_written)
 
@@ -14,11 +15,15 @@ def searched(answer: Answer, question: Question, *, asked: bool) -> Chain:
     """The chain, with the layers that a runtime computes otherwise, or those that the logits blame.
 
     Raises:
-        EdgekdError: the runtime cannot run a graph without some of its quantizers.
+        EdgekdError: a search was asked for, and the runtime cannot run a graph without some quantizers.
     """
     chain, runtime = answer.chain, question.runtime
     if runtime is not None and chain.links[-1].parts and chain.links[-1].target == runtime.name:
-        search = bisect_runtime(answer.found, answer.x, runtime.run, runtime.name)
+        try:
+            search = bisect_runtime(answer.found, answer.x, runtime.run, runtime.name)
+        except ConversionError as error:  # the runtime may refuse a graph with half of its quantizers
+            note = f"the layers were not searched for: {error.message}"
+            return chain.model_copy(update={"notes": (*chain.notes, note)})
         findings = tuple(_named(finding, search, runtime.name) for finding in chain.findings)
         return chain.model_copy(update={"bisection": search, "findings": findings})
     if not asked:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 
@@ -13,11 +14,13 @@ from edgekd.conversion.divergence.layers import Candidate
 from edgekd.conversion.graph_view import GraphView, views
 from edgekd.conversion.remove_quantizers import codes_behind
 
+_ON_CODES = re.compile(r"^(QLinear|QGemm|QAttention|DynamicQuantize)|Integer")
 
-def notes_on(candidate: Candidate) -> Iterator[str]:
-    """What a reader of the comparison should know of the graph, a line each."""
+
+def notes_on(model: onnx.ModelProto, candidate: Candidate) -> Iterator[str]:
+    """What a reader of the comparison should know of a graph, as given and taken apart, a line each."""
     yield from _quantized_share(candidate)
-    yield from _on_codes(candidate.model)
+    yield from _on_codes(model)
     yield from _off_center(candidate)
     unread = [one for one in candidate.quantized if one.kind == "activation" and grid_of(one) is None]
     if unread:
@@ -55,17 +58,12 @@ def _opened(view: GraphView, name: str) -> bool:
 
 
 def _on_codes(model: onnx.ModelProto) -> Iterator[str]:
-    """Operators that compute with codes themselves, which cannot be taken apart."""
+    """Operators that compute with codes themselves."""
     nodes = [node for view in views(model) for node in view.graph.node]
-    found = Counter(
-        node.op_type
-        for node in nodes
-        if node.op_type.startswith(("QLinear", "QGemm", "DynamicQuantize", "QAttention"))
-        or "Integer" in node.op_type
-    )
+    found = Counter(node.op_type for node in nodes if _ON_CODES.search(node.op_type))
     if found:
         names = ", ".join(f"{count} {name}" for name, count in sorted(found.items()))
-        yield f"it has operators on codes ({names}): what they make is not compared"
+        yield f"its operators on codes ({names}) are looked into as float ones between quantizers"
 
 
 def _off_center(candidate: Candidate) -> Iterator[str]:

@@ -7,6 +7,7 @@ none.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,15 +15,18 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import inliner
+from onnx import helper, inliner
 
 from edgekd.conversion.divergence.probe import Values, as_input, input_of, probe
+from edgekd.conversion.edit_graph import replace_nodes
+from edgekd.conversion.float_graph import between_quantizers
 from edgekd.conversion.graph_view import GraphView, attribute, is_weighted, label
 from edgekd.conversion.remove_quantizers import remove_quantizers
+from edgekd.errors import ConversionError, UsageError
 
 TRANSPARENT = frozenset({"Identity", "Dropout", "Cast"})
 """Operators that hand a tensor on."""
-TAILS = frozenset({"Relu", "Clip", "LeakyRelu", "PRelu", "BatchNormalization", "Add", "Mul", "HardSwish"})
+TAILS = frozenset({"Relu", "Clip", "LeakyRelu", "PRelu", "BatchNormalization", "Add", "Mul"})
 """Operators that belong to what they follow; Add and Mul where the other operand is a constant."""
 _KINDS = {
     "BatchNormalization": "affine",
@@ -75,8 +79,9 @@ class Skeleton:
     """By name, in the order of the graph."""
 
     def readers(self, name: str) -> list[onnx.NodeProto]:
-        """The nodes that read a tensor."""
-        return self.view.consumers.get(name, [])
+        """The nodes that read the values of a tensor, rather than its shape alone."""
+        known = self.view.consumers.get(name, [])
+        return [node for node in known if any(one in self.tensors for one in node.output)]
 
     def is_tail(self, name: str) -> bool:
         """Whether a tensor is made by an operator that belongs to what it follows."""
@@ -114,21 +119,43 @@ class Skeleton:
         return is_weighted(self.view, self.tensors[name].node)
 
 
-def inlined(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The graph with the bodies of its own functions in the place of their calls."""
-    return inliner.inline_local_functions(model) if model.functions else model
+def plain(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The graph in the spelling that both sides are compared in.
+
+    The bodies of its own functions stand in the place of their calls, float operators between quantizers in
+    that of operators on codes, and x * HardSigmoid(x) in that of HardSwish, as quantized graphs have it.
+    """
+    model = inliner.inline_local_functions(model) if model.functions else model
+    with contextlib.suppress(ConversionError):  # then its layers are not compared, which is said
+        model = between_quantizers(model)
+    if not any(node.op_type == "HardSwish" for node in model.graph.node):
+        return model
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    replace_nodes(copy.graph, [part for node in model.graph.node for part in _spelled_out(node)])
+    return copy
+
+
+def _spelled_out(node: onnx.NodeProto) -> list[onnx.NodeProto]:
+    if node.op_type != "HardSwish":
+        return [node]
+    source, gate, name = node.input[0], f"{node.output[0]}/gate", node.name.removesuffix("HardSwish")
+    return [
+        helper.make_node("HardSigmoid", [source], [gate], name=f"{name}HardSigmoid", alpha=1 / 6, beta=0.5),
+        helper.make_node("Mul", [source, gate], [node.output[0]], name=f"{name}Mul"),
+    ]
 
 
 def skeleton(model: onnx.ModelProto, x: np.ndarray, where: str) -> Skeleton:
     """The float form of a graph.
 
     Args:
-        model: without functions of its own.
+        model: as `plain` leaves it.
         x: a few examples, by which shapes are found out.
         where: what errors call the graph.
 
     Raises:
-        UsageError: the graph has no input, or several.
+        UsageError: the graph has no input, or several, or computes nothing of it.
         ConversionError: it cannot be run.
     """
     bare = remove_quantizers(model)
@@ -136,8 +163,13 @@ def skeleton(model: onnx.ModelProto, x: np.ndarray, where: str) -> Skeleton:
     source = input_of(bare, where).name
     active = _active(bare.graph, source)
     made = [name for node in bare.graph.node for name in node.output if name in active]
-    prober = probe(bare, made)
-    values = prober.run({source: as_input(x, prober.session, source)})
+    if not made:
+        raise UsageError("computes nothing of its input", where=where)
+    try:
+        prober = probe(bare, made)
+        values = prober.run({source: as_input(x, prober.session, source)})
+    except ConversionError as error:
+        raise ConversionError(error.message, where=where) from None
     floats = {name: value for name, value in values.items() if _is_float(value)}
     known = floats.keys() | {source}
     tensors = {
@@ -157,7 +189,7 @@ def constants_of(form: Skeleton, names: Iterator[str] | list[str]) -> Values:
         value = form.view.constant(name)
         if value is not None:
             found[name] = value
-        elif form.view.is_constant(name) and form.view.producer(name) is not None:
+        elif form.view.is_constant(name) and name in form.view.producers and name not in form.tensors:
             computed.append(name)
     return {**found, **_computed(form, computed)}
 
@@ -168,9 +200,8 @@ def _computed(form: Skeleton, names: list[str]) -> Values:
     part = onnx.ModelProto()
     part.CopyFrom(form.model)
     del part.graph.input[:]
-    nodes = [
-        node for node in form.model.graph.node if all(map(form.view.is_constant, filter(None, node.output)))
-    ]
+    active = _active(form.model.graph, form.input)
+    nodes = [node for node in form.model.graph.node if active.isdisjoint(node.output)]
     del part.graph.node[:]
     part.graph.node.extend(nodes)
     return probe(part, names).run({})

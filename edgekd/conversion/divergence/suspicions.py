@@ -65,7 +65,7 @@ def _not_finite(one: Examined) -> Iterator[Suspicion]:
 
 def _operation(found: Examination, one: Examined) -> Iterator[Suspicion]:
     """Constants that are others, and operators that do something else with the same constants."""
-    same = not (one.lacking or one.added) and one.unknown_steps is None
+    same = one.alike and one.unknown_steps is None
     wrong = [pair for pair in one.constants if pair.differs and (not same or _matters(one, pair))]
     if same:
         yield from (Suspicion("weights", how_it_differs(pair)) for pair in wrong)

@@ -8,10 +8,14 @@ from edgekd.conversion.divergence.constants import ConstantPair
 
 _ALIKE = 0.98
 """Cosine from which two channels are one, in other codes or with another factor."""
+_LEFT = 0.1
+"""Share of a difference that may be left where factors explain it."""
 _TURNED = 0.8
 """Cosine from which a weight is one that was turned: its scales stayed where they were."""
 _TRAINED = 0.5
 """Cosine from which a weight may be the same one after more training."""
+_UNRELATED = 0.3
+"""Cosine below which two weights have nothing in common."""
 _FEW = 4
 """Channels that are named one by one."""
 
@@ -46,6 +50,9 @@ def _factor(pair: ConstantPair) -> str | None:
     if not (np.abs(cosines) > _ALIKE).all():
         return None
     factors = (one[bad] * other[bad]).sum(axis=1) / np.maximum((other[bad] ** 2).sum(axis=1), 1e-30)
+    left = one[bad] - factors[:, None] * other[bad]
+    if (left**2).sum() > _LEFT * ((one[bad] - other[bad]) ** 2).sum():
+        return None
     equal = np.ptp(factors) < 0.05 * np.abs(factors).max()
     if len(bad) == len(one):
         if equal:
@@ -104,6 +111,11 @@ def _shift(pair: ConstantPair) -> str | None:
 def _other(pair: ConstantPair) -> str:
     cosine = _cosine(pair.candidate, pair.reference)
     return f"its weights are others than the reference's (cosine {cosine:.2f})"
+
+
+def is_unrelated(pair: ConstantPair) -> bool:
+    """Whether a weight that `differs` has nothing in common with the reference's."""
+    return pair.reference.size > 1 and _known_way(pair) is None and abs(likeness(pair)) < _UNRELATED
 
 
 def likeness(pair: ConstantPair) -> float:

@@ -31,12 +31,16 @@ def read_subject(path: Path, name: str | None = None) -> Subject:
 
     Raises:
         BundleError: the file is missing or no valid ONNX graph, its external data is missing or outside of
-            its folder, or it is too large to be run here.
+            its folder, or it is too large or too new to be run here.
     """
     file = graph_file(path)
     found = read_any_graph(file)
     if not found.whole:
         raise BundleError("is larger than 2 GiB with its external data, too large to be run here", where=file)
+    opset = next((entry.version for entry in found.model.opset_import if entry.domain in ("", "ai.onnx")), 0)
+    if opset > onnx.defs.onnx_opset_version():
+        newest = onnx.defs.onnx_opset_version()
+        raise BundleError(f"asks for opset {opset}; {newest} is the newest that is known here", where=file)
     return Subject(name or file.name, found.model, sha256_file(file))
 
 
@@ -55,8 +59,8 @@ def read_examples(path: Path, count: int) -> NDArray[Any]:
         x = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise DataError("there is no such file", where=path) from None
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"is no .npy of numbers: {error}", where=path) from None
+    except (OSError, ValueError, EOFError):
+        raise DataError("is no .npy of numbers", where=path) from None
     if not isinstance(x, np.ndarray) or x.dtype.kind not in "fiub":
         raise DataError("is no .npy of numbers", where=path)
     if x.ndim < 2 or len(x) == 0:

@@ -10,12 +10,14 @@ import numpy as np
 import onnx
 
 from edgekd.conversion.dialects import write_graph
+from edgekd.conversion.divergence.probe import fixed_batch
 from edgekd.conversion.divergence.question import Runtime
 from edgekd.devices.local import LocalDevice
 from edgekd.measure.accuracy import measure_outputs
 from edgekd.pipeline.prove import save_array
 from edgekd.runtimes.onnxruntime import open_session, run_batches, version
 
+_BATCH = 64
 ONNXRUNTIME = "onnxruntime, optimized"
 TENSORRT = "tensorrt"
 
@@ -38,7 +40,7 @@ def about() -> str:
 
 
 def _optimized(model: onnx.ModelProto, x: np.ndarray) -> np.ndarray:
-    return run_batches(open_session(model), x)
+    return run_batches(open_session(model), x, fixed_batch(model) or _BATCH)
 
 
 def _by_the_kit(model: onnx.ModelProto, x: np.ndarray) -> np.ndarray:

@@ -23,10 +23,10 @@ from edgekd.conversion.half import to_fp16
 from edgekd.conversion.parity import compare_logits
 from edgekd.conversion.specs import load_spec
 from edgekd.conversion.to_onnx import export_fp32
+from edgekd.devices.isa import dialect_for, int8_instruction
 from edgekd.devices.local import LocalDevice
 from edgekd.documents.quantization import Calibrator
 from edgekd.documents.scheme import Scheme
-from edgekd.documents.spec import DEFAULT_DIALECT
 from edgekd.files import write_text
 from edgekd.measure.accuracy import measure_outputs
 from edgekd.pipeline.context import Context, section
@@ -154,11 +154,15 @@ class Maker:
             quantized.set_saturation(load_spec("onnxruntime").codes)
             save_array(folder / REFERENCE, test_logits(quantized, self._task))
             canonical = canonical_graph(quantized, self._task)
-            write_graph(
-                to_dialect(canonical, DEFAULT_DIALECT["onnxruntime"], one.scheme.rewrites), folder / GRAPH
-            )
+            write_graph(to_dialect(canonical, dialect, one.scheme.rewrites), folder / GRAPH)
 
-        made_of = {"weights": one.stage.file.files[WEIGHTS], "scheme": section(one.scheme)}
+        instruction = int8_instruction(LocalDevice().facts("onnxruntime").isa)
+        dialect = dialect_for("onnxruntime", instruction, one.scheme)
+        made_of = {
+            "weights": one.stage.file.files[WEIGHTS],
+            "scheme": section(one.scheme),
+            "dialect": dialect,
+        }
         graph = self._graph(name, made_of, write)
         stages = tuple(each.stage for each in (*before, one))
         return Made(name, graph, stages, one.scheme, one.stage.json(VALIDATION))

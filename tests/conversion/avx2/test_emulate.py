@@ -15,6 +15,8 @@ from edgekd.conversion.avx2.emulate import Emulator, measure_saturation
 from edgekd.conversion.avx2.operators import apply
 from edgekd.conversion.avx2.risk import operators_at_risk
 from edgekd.conversion.dialects import to_dialect
+from edgekd.documents.parity import Parity
+from edgekd.documents.saturation import SaturatedOperator, Saturation
 from edgekd.documents.spec import Int8Dialect
 from edgekd.errors import ConversionError
 from edgekd.runtimes.onnxruntime import open_session, run_batches
@@ -321,3 +323,25 @@ def test_a_stack_of_weights_is_not_emulated() -> None:
     )
     found = Emulator(model).run(inputs(model, 4), saturate=True)
     assert (found.operators, found.not_emulated) == ((), ("/MatMulInteger_1",))
+
+
+@pytest.mark.parametrize(
+    ("saturated", "top1", "summary"),
+    [
+        (
+            (30, 4),
+            0.825,
+            "on AVX2 without VNNI 1.70% of the products saturate, most in /Conv_3 (3.00%): "
+            "12.50% of 40 answers change (top-1 82.50%, exact 90.00%)",
+        ),
+        ((0, 0), None, "on AVX2 without VNNI no product saturates: 12.50% of 40 answers change"),
+    ],
+)
+def test_a_line_for_a_report(saturated: tuple[int, int], top1: float | None, summary: str) -> None:
+    parity = Parity(count=40, top1_agreement=0.875, mean_difference=0.1, max_difference=2, logit_std=1)
+    operators = tuple(
+        SaturatedOperator(name=name, op_type="QLinearConv", pairs=1000, saturated=count)
+        for name, count in zip(("/Conv_3", "/Conv_8"), saturated, strict=True)
+    )
+    exact = None if top1 is None else 0.9
+    assert Saturation(operators=operators, parity=parity, top1=top1, exact_top1=exact).summary == summary

@@ -90,9 +90,10 @@ def signed_codes(view: GraphView, node: onnx.NodeProto) -> Explanation | None:
     It moves a pair of QuantizeLinear and DequantizeLinear from int8 to uint8 where the codes have one reader
     and both zero points are written; other codes stay int8, and an operator that reads or writes them float.
     """
-    stays = [(place, _stays(view, quantizer)) for place, quantizer in _ends(view, node)]
-    if node.op_type == "Gemm" and len({why is None for _, why in stays}) == 1:
-        return None  # QGemm reads int8 too, as long as it writes what it reads
+    ends = _ends(view, node)
+    stays = [(place, _stays(view, quantizer)) for place, quantizer in ends]
+    if node.op_type == "Gemm" and (ends[1][1] is None or len({why is None for _, why in stays}) == 1):
+        return None  # QGemm reads int8 too, as long as it writes what it reads, or floats
     for place, why in stays:
         if why is not None:
             text = f"the int8 codes of its {place} {why}; ONNX Runtime does not move such codes to uint8,"

@@ -14,7 +14,7 @@ class Processor:
     Attributes:
         unsigned_alone: the kernels read uint8 activations alone, as all do but Arm's.
         signed_weights: kernels for int8 weights are faster than those for uint8: there are instructions for
-            products of uint8 and int8 (VNNI, AMX). Without them uint8 weights are as fast, and exact.
+            products of uint8 and int8 (VNNI, AMX). Without them uint8 weights are exact, though slower.
     """
 
     unsigned_alone: bool
