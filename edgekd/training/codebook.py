@@ -57,7 +57,8 @@ POINT_TRAINING = QuantizedTraining(
     self_temperature=2.0,
     teacher_weight=0.0,
 )
-"""Differentiable quantization as published: the network in float is the teacher."""
+"""Differentiable quantization as published: the network in float is the teacher. The rate is ours, measured
+once (ResNet-8, 4,800 Fashion-MNIST, 3 epochs, 1e-5 to 1e-3): best at 3 bits; at 2 bits 1e-5 is steadier."""
 _GRADIENT_BATCHES = 5
 """Batches over which the gradient is taken that shares out the points."""
 

@@ -29,7 +29,9 @@ def test_it_reads_back_as_the_scheme(tmp_path: Path) -> None:
     assert read_back(found, tmp_path) == found.scheme
 
 
-NAMES = st.text(min_size=1, max_size=12) | st.sampled_from(["stem.0", 'a"b', "a\\b", "a\nb", "#", "é"])
+NAMES = st.text(min_size=1, max_size=12) | st.sampled_from(
+    ["stem.0", 'a"b', "a\\b", "a\nb", "#", "é", "a\x7fb", "\U00010000"]
+)
 SCHEMES = st.fixed_dictionaries(
     {
         "weight_bits": st.sampled_from([4, 8]),
@@ -50,6 +52,11 @@ def test_any_scheme_reads_back(data: dict[str, Any], listed: list[str], tmp_path
     precision = "int8" if data["weight_bits"] == 4 else "float"
     found = sensitivity(scheme={"schema": 1, **data}, layers=rows, precision=precision)
     assert read_back(found, tmp_path_factory.mktemp("scheme")) == found.scheme
+
+
+def test_a_name_that_json_would_escape_otherwise_reads_back(tmp_path: Path) -> None:
+    found = sensitivity(scheme={"schema": 1, "layers": dict.fromkeys(("a\x7fb", "\U00010000"), "float")})
+    assert read_back(found, tmp_path) == found.scheme
 
 
 def test_every_layer_stands_there_with_its_figures() -> None:

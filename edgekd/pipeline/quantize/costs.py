@@ -168,7 +168,7 @@ def timing_twin(network: QuantizedNetwork) -> QuantizedNetwork:
         own.amax.fill_(1 + number / 1024)
         path = f"{_OWN}.{tensor_of(twin, node)}"
         twin.graph.add_submodule(path, own)
-        node.target, node.kwargs = path, {}
+        node.target = path
     for number, module in enumerate(twin.graph.modules()):
         if isinstance(module, WeightQuantizer):
             module.op.weight.mul_(1 + number / 1024)
