@@ -242,7 +242,11 @@ def _replace_nodes(view: GraphView, gone: set[str], renamed: dict[str, str]) -> 
 def _drop_unused(graph: onnx.GraphProto) -> set[str]:
     """Drop the constants that nothing reads, here and in the graphs inside; what is read comes back."""
     used = {output.name for output in graph.output}
-    for node in graph.node:
+    nodes = []
+    for node in reversed(graph.node):
+        if node.op_type in ("Constant", "Cast") and used.isdisjoint(node.output):
+            continue
+        nodes.append(node)
         used |= set(node.input)
         for entry in node.attribute:
             for inner in [entry.g] if entry.type == onnx.AttributeProto.GRAPH else entry.graphs:
@@ -251,7 +255,7 @@ def _drop_unused(graph: onnx.GraphProto) -> set[str]:
     # Before IR version 4 an initializer is listed as an input too.
     _keep(graph.input, [entry for entry in graph.input if entry.name not in unused])
     _keep(graph.initializer, [tensor for tensor in graph.initializer if tensor.name in used])
-    _keep(graph.node, [node for node in graph.node if node.op_type != "Constant" or node.output[0] in used])
+    _keep(graph.node, nodes[::-1])
     return used
 
 

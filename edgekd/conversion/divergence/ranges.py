@@ -22,10 +22,8 @@ TOO_COARSE = 2.5
 """Times the step that data give, above which a grid is too coarse: noise 8 dB above what they give."""
 TOO_FINE = 0.4
 """Times that step, below which a grid cuts off more than calibrators do, if that harms."""
-HARMED, TOO_NOISY = 4.0, 30.0
+HARMED, TOO_NOISY = 2.0, 30.0
 """Times the noise of that step: what a fine grid may add, and what any grid may (15 dB)."""
-_SHIFTED = 0.02
-"""Share of a tensor's range by which a grid's ends may miss it and still be explained by it."""
 _BOUNDS = {"Sigmoid": 1.0, "HardSigmoid": 1.0, "Softmax": 1.0, "Tanh": 1.0}
 _CLOSE = 0.02
 """Relative difference of a range that is the known one."""
@@ -72,11 +70,13 @@ class Ranges:
         return Fit(met.grid.scale / step, noise / (step**2 / 12), extent.amax)
 
     def stands_out(self, met: Met) -> bool:
-        """Whether its zero point is neither 0 nor the middle, as all others are, and no data explain it."""
-        others = [other.grid for other in self._all if other is not met]
-        if met.grid.is_symmetric or len(others) < _ENOUGH:
-            return False
-        return all(other.is_symmetric for other in others) and not _covers(met.grid, met.extent)
+        """Whether its zero point is neither 0 nor the middle, as those of all others of its sign are.
+
+        Tools that fit zero points to data have them anywhere for signed values, and 0 for others.
+        """
+        signed = met.extent.least < 0
+        others = [one.grid for one in self._all if one is not met and (one.extent.least < 0) == signed]
+        return not met.grid.is_symmetric and bool(others) and all(one.is_symmetric for one in others)
 
     def _explained(self, met: Met) -> Extent:
         """The values that explain a grid: those of all quantizers that share it, and a known range."""
@@ -114,10 +114,3 @@ def _known_range(met: Met) -> float:
     half = met.grid.half
     made_for = (met.grid.scale * steps for steps in (high - low, high - low + 1, half, half + 1))
     return known if any(abs(value - known) < _CLOSE * known for value in made_for) else 0.0
-
-
-def _covers(grid: Grid, extent: Extent) -> bool:
-    """Whether a grid's ends are those of its data."""
-    span = extent.most - extent.least
-    low, high = grid.limits
-    return abs(low - extent.least) <= _SHIFTED * span and abs(high - extent.most) <= _SHIFTED * span

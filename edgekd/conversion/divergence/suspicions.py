@@ -165,20 +165,23 @@ def _bad_scales(one: Examined) -> Iterator[str]:
 
 
 def _halves(found: Examination, one: Examined) -> Iterator[str]:
-    """Quantizers whose two halves are not of one grid, and no product of the reference is what that does."""
-    known = {pair.core[0] for pair in found.match.pairs}
-    for tensor in one.layer.quantizers if one.pair is not None else ():
+    """Quantizers whose two halves are not of one grid.
+
+    Another scale may be a product with a constant: it is none of the reference's where its values are known.
+    """
+    products = {pair.core[0] for pair in found.match.pairs}
+    for tensor in one.layer.quantizers:
         grid = grid_of(tensor)
-        for node, half in zip(tensor.dequantizers, grid.opened_with if grid else (), strict=False):
-            if grid is not None and node.output[0] not in known:
-                yield from _half(grid, *half)
-
-
-def _half(grid: Grid, scale: float, zero_point: int) -> Iterator[str]:
-    if not math.isclose(scale, grid.scale, rel_tol=1e-5):
-        yield f"DequantizeLinear has {scale / grid.scale:.3g} times the scale of its QuantizeLinear"
-    if zero_point != grid.zero_point:
-        yield f"DequantizeLinear has zero point {zero_point}, its QuantizeLinear {grid.zero_point}"
+        for node, (scale, zero_point) in zip(
+            tensor.dequantizers, grid.opened_with if grid else (), strict=False
+        ):
+            assert grid is not None
+            factor = scale / grid.scale
+            known = one.values is not None and node.output[0] not in products
+            if known and not math.isclose(factor, 1, rel_tol=1e-5):
+                yield f"DequantizeLinear has {factor:.3g} times the scale of its QuantizeLinear"
+            if zero_point != grid.zero_point:
+                yield f"DequantizeLinear has zero point {zero_point}, its QuantizeLinear {grid.zero_point}"
 
 
 def _grids(one: Examined, ranges: Ranges | None, student: StudentLayer | None) -> Iterator[str]:
@@ -189,7 +192,7 @@ def _grids(one: Examined, ranges: Ranges | None, student: StudentLayer | None) -
         if ranges is None:
             continue
         if ranges.stands_out(met):
-            yield f"its zero point is {met.grid.zero_point}, where all others are 0 or in the middle"
+            yield f"its zero point is {met.grid.zero_point}, where those of all others are 0 or in the middle"
         fit = ranges.fit(met)
         if fit is not None:
             yield from _against_data(met, fit)

@@ -1,12 +1,12 @@
 """Faults to plant in a quantized graph, each at a place; None where a fault does not apply there.
 
-Where a fault is, is read off the graph here, not asked of the code under test: a layer is called by the operator
-that makes the tensor which a quantizer reads, past a Relu and the addition of a bias.
+Where a fault is, is read off the graph here, not asked of the code under test: a layer is called by the
+operator that makes the tensor which a quantizer reads, past a Relu and the addition of a bias.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import onnx
@@ -27,7 +27,8 @@ def layer_of(model: onnx.ModelProto, tensor: str) -> str:
     while tensor in made:
         node = made[tensor]
         # Channels that are filled up belong to what they fill up.
-        goes_on = node.op_type in ("Relu", "Clip", "Pad") or (node.op_type == "Add" and node.input[1] in constants)
+        follows = node.op_type in ("Relu", "Clip", "Pad")
+        goes_on = follows or (node.op_type == "Add" and node.input[1] in constants)
         if not goes_on:
             return node.name
         tensor = node.input[0]
@@ -97,7 +98,7 @@ def codes_of(model: onnx.ModelProto, place: str) -> tuple[onnx.NodeProto, int]:
 
 
 def weight(change: Callable[[np.ndarray, np.ndarray, int], tuple[np.ndarray, np.ndarray] | None]) -> Plant:
-    """`change` gets codes, scales and the axis of the scales, and gives codes and scales; None where it cannot."""
+    """`change` gets codes, scales and the axis of the scales, and gives codes and scales, or None."""
 
     def plant(model: onnx.ModelProto, place: str) -> onnx.ModelProto | None:
         model = copied(model)
@@ -128,9 +129,7 @@ def permuted_outputs(codes: np.ndarray, scales: np.ndarray, axis: int) -> tuple[
     return np.roll(codes, 1, axis), scales
 
 
-def permuted_inputs(
-    codes: np.ndarray, scales: np.ndarray, axis: int
-) -> tuple[np.ndarray, np.ndarray] | None:
+def permuted_inputs(codes: np.ndarray, scales: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray] | None:
     return None if codes.shape[1 - axis] == 1 else (np.roll(codes, 1, 1 - axis), scales)
 
 
@@ -191,14 +190,3 @@ WEIGHTS: dict[str, Plant] = {
     "zero point of a weight": moved_weight,
     "bias lost": no_bias,
 }
-
-
-def planted(model: onnx.ModelProto, names: Iterator[str] | None = None) -> Iterator[tuple[str, str, onnx.ModelProto]]:
-    """Every fault at every place: its name, the layer where it is, and the graph with it."""
-    wanted = None if names is None else set(names)
-    for faults, places in ((ACTIVATIONS, quantizers(model)), (WEIGHTS, weights(model))):
-        for name, plant in faults.items():
-            for place in places if wanted is None or name in wanted else ():
-                changed = plant(model, place)
-                if changed is not None:
-                    yield name, layer_at(model, place), changed

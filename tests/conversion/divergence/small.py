@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from itertools import count
 
 import numpy as np
 import onnx
@@ -19,6 +20,7 @@ from edgekd.runtimes.onnxruntime import open_session, run_batches
 from tests.conversion.graphs import CASES, inputs
 
 SHA = "0" * 64
+_NUMBERS = count()
 DIALECTS: tuple[Int8Dialect, ...] = ("onnxruntime-u8", "tensorrt-s8")
 
 
@@ -34,7 +36,7 @@ class Small:
 
 @cache
 def small(name: str, dialect: Int8Dialect) -> Small:
-    """A case of tests/conversion/graphs.py, with scales that fit its data and weights that are not on the grid."""
+    """A case of tests/conversion/graphs.py, with scales that fit data and weights off their grid."""
     canonical = CASES[name]()
     x = inputs(canonical, 96)
     reference = _off_the_grid(canonical)
@@ -79,7 +81,7 @@ def copied(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def constant(model: onnx.ModelProto, value: object) -> str:
     """Name of a new initializer."""
-    name = f"planted_{len(model.graph.initializer)}"
+    name = f"planted_{next(_NUMBERS)}"
     model.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
     return name
 
