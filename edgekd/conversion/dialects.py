@@ -20,6 +20,7 @@ from onnx import helper, numpy_helper
 
 from edgekd.conversion.avx2.weights import weight_can_saturate
 from edgekd.conversion.check_graph import check_graph
+from edgekd.conversion.float_layers import keep_float_layers
 from edgekd.conversion.graph_view import GraphView, attribute, views
 from edgekd.conversion.hard_swish import write_hard_swish_in_int8
 from edgekd.conversion.int4_weights import pack_int4
@@ -73,6 +74,7 @@ def to_dialect(
             if dialect == "onnxruntime-u8u8":
                 _use_unsigned_weights(model.graph)
             _quantize_gemm_biases(model.graph)
+            keep_float_layers(model.graph)
             _drop_unused_initializers(model.graph)
             pack_int4(model.graph)
         case _:

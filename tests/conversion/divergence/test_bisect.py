@@ -93,7 +93,7 @@ def test_what_a_runtime_gets_wrong_is_found_wherever_it_is(name: str) -> None:
         moved = layer.startswith(("/Flatten", "/MaxPool"))  # goes with the layer whose values it moves
         assert moved or search.layers == (layer,)
         assert search.against == "as written"
-        assert search.runs <= 4 + math.ceil(math.log2(len(answer.found.layers)))
+        assert search.runs <= 5 + math.ceil(math.log2(len(answer.found.layers)))
 
 
 def test_a_runtime_that_parts_is_searched_without_being_asked() -> None:
@@ -104,9 +104,8 @@ def test_a_runtime_that_parts_is_searched_without_being_asked() -> None:
     (finding,) = answer.chain.findings
     assert (finding.link, finding.layer) == ("tensorrt-s8 as written -> a runtime", None)
     chain = searched(answer, _question(given, runtime), asked=False)
-    assert chain.headline.startswith(
-        "candidate.onnx: first divergence: /Conv_13, tensorrt-s8 as written -> a runtime: the logits are others ("
-    )
+    start = "first divergence: /Conv_13, tensorrt-s8 as written -> a runtime: the logits are others ("
+    assert chain.headline.startswith(f"candidate.onnx: {start}")
     assert chain.headline.endswith(" dB); with its values in float they agree")
     assert chain.bisection is not None
     assert chain.bisection.layers == ("/Conv_13",)
