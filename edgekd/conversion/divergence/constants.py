@@ -10,8 +10,8 @@ _WORST_ROUNDING = 20.0
 """Times the mean square of rounding to the grid that data give, above which a weight is another weight."""
 Place = tuple[str, int]
 """What an operator makes, and the position of one of its inputs."""
-_BARELY = 1.02
-"""Room for rounding in floating point."""
+_BARELY = 1.25
+"""Room for a grid that ends beyond the largest weight."""
 _WIDE = 2**15
 FLOAT8_STEPS = 16
 """Steps that round a weight about as much as an 8-bit float with 3 bits behind its point."""
