@@ -20,7 +20,7 @@ def notes_of(recipe: Recipe, stages: Mapping[str, Stage]) -> tuple[str, ...]:
     """The notes of a run that has its graphs."""
     why = why_it_ships(stages["graphs"])
     return (
-        *_of_teacher(recipe, stages),
+        *of_teacher(recipe, stages),
         *_of_data(recipe),
         why,
         *_of_rewrites(stages),
@@ -29,7 +29,8 @@ def notes_of(recipe: Recipe, stages: Mapping[str, Stage]) -> tuple[str, ...]:
     )
 
 
-def _of_teacher(recipe: Recipe, stages: Mapping[str, Stage]) -> Iterator[str]:
+def of_teacher(recipe: Recipe, stages: Mapping[str, Stage]) -> Iterator[str]:
+    """What a reader should know of who taught."""
     if not recipe.distillation.needs_teacher:
         yield "no term of the objective reads a teacher: none was made, and none has a row"
     elif recipe.teacher.answers is not None:

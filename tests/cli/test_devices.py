@@ -36,7 +36,7 @@ kind              x86
 aliases           haswell, broadwell, skylake-client, zen2, zen3
 cpu               any x86-64 with AVX2 and without VNNI; int8 by avx2
 operating points  1-core-1-ghz (default)
-runtime           onnxruntime >= 1.22
+runtime           onnxruntime >= 1.23
 machine           x86_64
 must report       avx2, fma
 must not report   avx512_vnni, avx_vnni, amx_int8

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -69,6 +70,15 @@ def test_audit(edgekd, run):
     done = edgekd("audit", run / "bundles" / "local" / "onnxruntime" / "model.onnx")
     assert done.returncode == 0, done.stderr
     assert "10 of 10 weighted operators run in int8" in done.stdout
+
+
+def test_debug(edgekd, run, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "copy")
+    done = edgekd("debug", copy)
+    assert done.returncode == 0, done.stderr
+    assert "student QAD int8 onnxruntime-u8: no divergence beyond quantization" in done.stdout
+    assert "the fake-quantized student was not run: torch is not installed" in done.stdout
+    assert done.stderr == f"note: {copy / 'debug.md'}\n"
 
 
 def test_bench_of_a_bundle(edgekd, run):

@@ -17,7 +17,8 @@ from edgekd.pipeline.artefacts import artefacts_in
 from edgekd.pipeline.compress import compress, first_missing
 from edgekd.pipeline.context import Context
 from edgekd.pipeline.networks import load_student, new_network
-from edgekd.pipeline.notes import notes_of
+from edgekd.pipeline.notes import notes_of, of_teacher
+from edgekd.pipeline.quantize import stages as quantize_stages
 from edgekd.pipeline.rejudge import rejudge
 from edgekd.pipeline.run_folder import RunFolder, read_run
 from edgekd.pipeline.teachers import TeacherStages, load_teacher, make_teacher, random_role
@@ -230,8 +231,8 @@ def test_an_untrained_teacher_is_a_control(write, tmp_path):
     assert not torch.equal(fresh[first], students[first])  # a teacher of which the student is a part
     for name, value in state.items():
         assert torch.equal(value, fresh[name]) is ("running" not in name and "tracked" not in name), name
-    notes = notes_of(Recipe.read(recipe), {"teacher": stage})
-    assert notes == ("the teacher was left untrained: a control, not a teacher",)
+    notes = [*of_teacher(Recipe.read(recipe), {"teacher": stage})]
+    assert notes == ["the teacher was left untrained: a control, not a teacher"]
 
 
 def test_the_random_control_of_a_teacher_is_made_beside_it(ensemble, tmp_path):
@@ -430,13 +431,13 @@ def test_a_term_that_reads_labels_is_refused_before_anything_is_made(pool, tmp_p
 
 def test_int8_is_calibrated_on_labeled_examples_that_the_student_learned_from(pool, tmp_path, monkeypatch):
     seen = []
-    calibrate = learn.calibrate
+    calibrate = quantize_stages.calibrate
 
-    def listening(quantized, batches):
+    def listening(quantized, batches, calibrator):
         seen.extend(batches)
-        calibrate(quantized, batches)
+        return calibrate(quantized, batches, calibrator)
 
-    monkeypatch.setattr(learn, "calibrate", listening)
+    monkeypatch.setattr(quantize_stages, "calibrate", listening)
     objective = '[distillation]\nterms = [{ kind = "kd" }]\ndata_fraction = 0.25\n'
     recipe = pool(objective=objective)
     compress(recipe, tmp_path / "out", Listener(), until="quantize")

@@ -70,13 +70,18 @@ class Ranges:
         return Fit(met.grid.scale / step, noise / (step**2 / 12), extent.amax)
 
     def stands_out(self, met: Met) -> bool:
-        """Whether its zero point is neither 0 nor the middle, as those of all others of its sign are.
+        """Whether its zero point is neither 0 nor the middle, as those of its sign are, and fits data less.
 
         Tools that fit zero points to data have them anywhere for signed values, and 0 for others.
         """
         signed = met.extent.least < 0
         others = [one.grid for one in self._all if one is not met and (one.extent.least < 0) == signed]
-        return not met.grid.is_symmetric and bool(others) and all(one.is_symmetric for one in others)
+        if met.grid.is_symmetric or not others or not all(one.is_symmetric for one in others):
+            return False
+        low, high = met.grid.codes
+        below = -met.extent.least / max(met.extent.most - met.extent.least, 1e-30)
+        own = abs((met.grid.zero_point - low) / (high - low) - below)
+        return own > min(below, abs(below - 0.5))
 
     def _explained(self, met: Met) -> Extent:
         """The values that explain a grid: those of all quantizers that share it, and a known range."""
