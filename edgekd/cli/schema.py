@@ -20,6 +20,7 @@ from edgekd.documents.profile import Profile
 from edgekd.documents.recipe import Recipe
 from edgekd.documents.report import Report
 from edgekd.documents.run_log import RunLog
+from edgekd.documents.saturation import Saturation
 from edgekd.documents.scheme import Scheme
 from edgekd.documents.sensitivity import Sensitivity
 from edgekd.documents.spec import Spec
@@ -43,6 +44,7 @@ DOCUMENTS: tuple[type[Document], ...] = (
     Arms,
     Sensitivity,
     Divergence,
+    Saturation,
 )
 KINDS = {document.title.replace(" ", "-"): document for document in DOCUMENTS}
 

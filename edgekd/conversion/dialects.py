@@ -20,6 +20,7 @@ from onnx import helper, numpy_helper
 
 from edgekd.conversion.avx2.weights import weight_can_saturate
 from edgekd.conversion.check_graph import check_graph
+from edgekd.conversion.edit_graph import free_name
 from edgekd.conversion.float_layers import keep_float_layers
 from edgekd.conversion.graph_view import GraphView, attribute, views
 from edgekd.conversion.hard_swish import write_hard_swish_in_int8
@@ -119,7 +120,7 @@ def _is_non_negative(view: GraphView, node: onnx.NodeProto, found: set[str]) -> 
 def _use_unsigned_activations(graph: onnx.GraphProto) -> None:
     view = GraphView.of(graph)
     non_negative = non_negative_tensors(view)
-    zero_points = {value: _new_name(view, f"zero_point_uint8_{value}") for value in (0, 128)}
+    zero_points = {value: free_name(view, f"zero_point_uint8_{value}") for value in (0, 128)}
     for value, name in zero_points.items():
         graph.initializer.append(numpy_helper.from_array(np.array(value, np.uint8), name))
     unsigned = set()
@@ -149,7 +150,7 @@ def _use_unsigned_weights(graph: onnx.GraphProto) -> None:
             continue
         key = node.input[0], node.input[1]
         if key not in moved:
-            moved[key] = [_new_name(view, f"{key[0]}_uint8_{len(moved)}{end}") for end in ("", "_zero_point")]
+            moved[key] = [free_name(view, f"{key[0]}_uint8_{len(moved)}{end}") for end in ("", "_zero_point")]
             zero_points = np.full_like(view.constant(key[1]), 128, np.uint8)
             values = codes.view(np.uint8) ^ np.uint8(128), zero_points
             for name, value in zip(moved[key], values, strict=True):
@@ -198,7 +199,7 @@ def _int32_bias(
 ) -> onnx.NodeProto:
     """Give `node` an int32 bias and return the DequantizeLinear that opens it."""
     stem = f"{node.output[0]}_bias"
-    names = [_new_name(view, f"{stem}_{suffix}") for suffix in ("int32", "scale", "dequantized")]
+    names = [free_name(view, f"{stem}_{suffix}") for suffix in ("int32", "scale", "dequantized")]
     for name, value in zip(names, (codes, scale), strict=False):
         graph.initializer.append(numpy_helper.from_array(value, name))
     node.input[2] = names[2]
@@ -223,13 +224,3 @@ def _drop_unused_initializers(graph: onnx.GraphProto) -> None:
     kept = [tensor for tensor in graph.initializer if tensor.name in used]
     del graph.initializer[:]
     graph.initializer.extend(kept)
-
-
-def _new_name(view: GraphView, stem: str) -> str:
-    """`stem`, with a number after it where the graph already has such a tensor."""
-    taken = {*view.producers, *view.initializers, *(entry.name for entry in view.graph.input)}
-    name, number = stem, 1
-    while name in taken:
-        number += 1
-        name = f"{stem}_{number}"
-    return name

@@ -24,8 +24,7 @@ from onnx import helper
 from edgekd.conversion.channel_groups import ChannelGroup, ChannelGroups, Filters, filters_of
 from edgekd.conversion.edit_graph import add_constant, free_name, replace_nodes
 from edgekd.conversion.graph_view import GraphView
-
-_DEPTHWISE_STEP, _DENSE_STEP, _LEAST_OUTPUTS, _INPUT_STEP = 16, 8, 16, 4
+from edgekd.documents.rewrites import DENSE_OUTPUTS, DENSE_STEP, DEPTHWISE_STEP, INPUT_STEP
 
 
 def pad_channels(graph: onnx.GraphProto) -> int:
@@ -50,8 +49,8 @@ def _pad_groups(view: GraphView) -> int:
 
 def _width(group: ChannelGroup) -> int:
     if group.depthwise:
-        return _up(group.width, _DEPTHWISE_STEP)
-    return max(_up(group.width, _DENSE_STEP), _LEAST_OUTPUTS)
+        return _up(group.width, DEPTHWISE_STEP)
+    return max(_up(group.width, DENSE_STEP), DENSE_OUTPUTS)
 
 
 def _up(width: int, step: int) -> int:
@@ -89,7 +88,7 @@ def _pad_input(view: GraphView) -> int:
     """Widen what the first convolutions read, where they alone read the input's codes."""
     for entry in view.graph.input:
         quantizer, filters = _first_layer(view, entry.name)
-        more = -filters[0].inputs % _INPUT_STEP if filters else 0
+        more = -filters[0].inputs % INPUT_STEP if filters else 0
         if quantizer is not None and more:
             for each in filters:
                 _resize(view, each, each.outputs, each.inputs + more)

@@ -15,6 +15,10 @@ from edgekd.documents.base import Section, nearest
 from edgekd.documents.common import Interval
 from edgekd.errors import UsageError
 
+DEPTHWISE_STEP, DENSE_STEP, DENSE_OUTPUTS, INPUT_STEP = 16, 8, 16, 4
+"""Widths that ONNX Runtime's fused int8 convolutions take: multiples for depthwise ones and for the outputs
+of dense ones, the least of those, and multiples for inputs (conversion/pad_channels.py has the source)."""
+
 
 @dataclass(frozen=True)
 class Rewrite:

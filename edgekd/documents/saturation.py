@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from edgekd.documents.base import Section
+from edgekd.documents.base import Document, Section
 from edgekd.documents.parity import Parity
 
 
@@ -28,8 +28,10 @@ class SaturatedOperator(Section):
         return self.saturated / self.pairs if self.pairs else 0.0
 
 
-class Saturation(Section):
+class Saturation(Document):
     """A graph on some examples with AVX2's products, beside the same graph with exact ones."""
+
+    title: ClassVar[str] = "saturation"
 
     operators: tuple[SaturatedOperator, ...]
     """Every operator of uint8 activations and int8 weights, in the order of the graph that runs."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from edgekd.devices.local import LocalDevice
 from edgekd.documents.recipe import Recipe
 from edgekd.documents.report import Report
+from edgekd.documents.scheme import Scheme
 from edgekd.files import sha256_json
 from edgekd.pipeline.context import Context, Listener, NotDoneError, learning_recipe
 from edgekd.pipeline.deliver import deliver
@@ -22,6 +23,7 @@ from edgekd.pipeline.prove import engine, prove
 from edgekd.pipeline.render import to_markdown
 from edgekd.pipeline.report import Finished, build_report, write_report
 from edgekd.pipeline.run_folder import RunFolder, Stage, keep_recipe
+from edgekd.pipeline.saturation import may_saturate, saturation
 
 if TYPE_CHECKING:
     from edgekd.pipeline.teachers import TeacherStages
@@ -123,6 +125,8 @@ def after_graphs(context: Context, graphs: Stage, *, measuring: bool) -> list[St
     for target in context.recipe.targets:
         if target.runtime == "tensorrt":
             stages.append(engine(context, graphs, target, facts))
+        if may_saturate(target, facts):
+            stages.append(saturation(context, graphs, target))
         if not context.dry_run:
             deliver(context, target, graphs, proof)
     for target in context.recipe.targets if measuring else ():
@@ -144,4 +148,5 @@ def prepare_recipe(recipe_path: Path) -> tuple[Recipe, str]:
     facts = LocalDevice().facts("onnxruntime")
     for target in recipe.targets:
         check_runtime(target, profile_of(target, facts))
+    dialects_of(recipe, Scheme(), facts)  # whichever the scheme will be: what a device cannot run is refused
     return recipe, text

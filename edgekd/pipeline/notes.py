@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from edgekd.conversion.check_graph import read_graph
+from edgekd.conversion.half import fp16_notes
 from edgekd.documents.recipe import Recipe
 from edgekd.documents.rewrites import RewriteDecisions
-from edgekd.pipeline.artefacts import why_it_ships
+from edgekd.pipeline.artefacts import FP16, STUDENT, artefacts_in, why_it_ships
 from edgekd.pipeline.prove import LABELS, load_array
 from edgekd.pipeline.quantize.names import FINE_TUNED
 from edgekd.pipeline.quantize.scheme import DECISIONS
@@ -26,6 +28,7 @@ def notes_of(recipe: Recipe, stages: Mapping[str, Stage]) -> tuple[str, ...]:
         *_of_rewrites(stages),
         *_of_qad(stages),
         *_flags(stages),
+        *_of_half(stages["graphs"]),
     )
 
 
@@ -70,6 +73,13 @@ def _of_qad(stages: Mapping[str, Stage]) -> Iterator[str]:
     for arm in FINE_TUNED:
         if arm in stages and stages[arm].json(RESULT)["best_epoch"] == 0:
             yield f"no epoch of {arm} validated better than the calibrated student: they are one network"
+
+
+def _of_half(graphs: Stage) -> Iterator[str]:
+    artefacts = artefacts_in(graphs)
+    if any(artefact.row == FP16 for artefact in artefacts):
+        student = next(artefact for artefact in artefacts if artefact.row == STUDENT)
+        yield from (f"{FP16}: {note}" for note in fp16_notes(read_graph(graphs.path(student.graph))))
 
 
 def _of_rewrites(stages: Mapping[str, Stage]) -> Iterator[str]:

@@ -24,6 +24,7 @@ from edgekd.pipeline.notes import notes_of
 from edgekd.pipeline.prove import read_engine
 from edgekd.pipeline.provenance import versions
 from edgekd.pipeline.run_folder import Stage
+from edgekd.pipeline.saturation import notes_of_saturation
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,11 @@ def build_report(finished: Finished, facts: Facts, *, gate: Gate | None = None) 
         rows=tuple(_row(one, subject) for one in measurements for subject in one.subjects),
         measurements=tuple(measurements),
         engines=tuple(one.engine for one in evidence if one.engine is not None),
-        notes=(*notes_of(recipe, finished.stages), *_where_int8_may_not_pay(recipe, facts)),
+        notes=(
+            *notes_of(recipe, finished.stages),
+            *_where_int8_may_not_pay(recipe, facts),
+            *notes_of_saturation(recipe, finished.stages),
+        ),
         not_done=tuple(line for one in evidence for line in _not_done(one)),
         recipe=recipe,
         stages=tuple(

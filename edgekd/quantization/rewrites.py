@@ -11,14 +11,19 @@ from collections.abc import Mapping
 
 from torch import Tensor, fx
 
-from edgekd.documents.rewrites import REWRITES, resolve
+from edgekd.documents.rewrites import (
+    DENSE_OUTPUTS,
+    DENSE_STEP,
+    DEPTHWISE_STEP,
+    INPUT_STEP,
+    REWRITES,
+    resolve,
+)
 from edgekd.documents.scheme import Scheme
 from edgekd.quantization.canonical import replace_silu, replace_with_relu
 from edgekd.quantization.operations import is_silu, operation_of
 from edgekd.quantization.place import place
 from edgekd.quantization.rewrites_rows import linear_maps_on_rows, maps_tokens
-
-DEPTHWISE_STEP, DENSE_STEP, DENSE_OUTPUTS, INPUT_STEP = 16, 8, 16, 4
 
 
 def apply_rewrites(graph: fx.GraphModule, x: Tensor, choices: Mapping[str, bool]) -> None:

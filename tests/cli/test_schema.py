@@ -13,7 +13,7 @@ from edgekd.documents.base import Document
 
 def test_every_kind_has_a_name() -> None:
     names = "recipe scheme profile spec manifest job run-log measurement verdict report audit engine"
-    assert list(KINDS) == [*names.split(), "comparison", "arms", "sensitivity", "divergence"]
+    assert list(KINDS) == [*names.split(), "comparison", "arms", "sensitivity", "divergence", "saturation"]
 
 
 @pytest.mark.parametrize("name", KINDS)

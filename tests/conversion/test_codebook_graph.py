@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from onnx import helper, numpy_helper
 from torch import Tensor, nn
 
+from edgekd.conversion.audit import audit_graph
 from edgekd.conversion.check_graph import read_graph
 from edgekd.conversion.codebook_graph import Packing, export_codebooks
 from edgekd.conversion.to_onnx import export_fp32
@@ -231,6 +232,13 @@ class WithConstant(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(torch.relu(x.flatten(1)[:, :12]) * torch.arange(12.0), self.relu)
+
+
+def test_the_audit_counts_no_decoding(tmp_path: Path) -> None:
+    network = Plain()
+    export(network, points(network), tmp_path)
+    found = audit_graph(tmp_path / "student.onnx")
+    assert [operator.op_type for operator in found.operators] == ["Conv", "Gemm"]
 
 
 def test_names_and_constants_of_the_network_s_own(tmp_path: Path) -> None:
