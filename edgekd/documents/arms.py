@@ -20,7 +20,7 @@ class PairedChange(Section):
     mean: float
     """Mean difference, as a fraction."""
     interval: Interval
-    """Its interval, over other test examples."""
+    """Its score interval (Tango 1998), over other test examples."""
 
 
 class QuantizedArmResult(Section):

@@ -40,6 +40,11 @@ class AuditedOperator(Section):
     float_time_us: Microseconds | None = None
     """Time of its kernel in the same graph without quantizers, profiled side by side."""
 
+    @property
+    def runs(self) -> bool:
+        """Whether it is work at all: a runtime removes what only makes a constant."""
+        return self.cause_id != "removed"
+
 
 class Finding(Section):
     """Something else that costs, or that is wrong: about operators with or without weights."""
@@ -146,5 +151,5 @@ class Audit(Document):
 
     @property
     def weighted_ops(self) -> int:
-        """Number of weighted operators."""
-        return len(self.operators)
+        """Number of weighted operators that run."""
+        return sum(operator.runs for operator in self.operators)

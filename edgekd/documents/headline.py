@@ -27,7 +27,8 @@ def headline(audit: Audit) -> str:
 
 def _but(audit: Audit) -> str:
     """What takes most of the time of a graph that is all int8 and yet not faster than in float."""
-    if audit.speed is None or audit.speed.interval.upper < 1 or not all(one.int8 for one in audit.operators):
+    all_int8 = all(one.int8 for one in audit.operators if one.runs)
+    if audit.speed is None or audit.speed.interval.upper < 1 or not all_int8:
         return ""
     shares: dict[str, float] = {}
     for one in audit.findings:
@@ -55,19 +56,19 @@ def kind_of(operator: AuditedOperator) -> str:
 
 
 def _counts(audit: Audit) -> Iterator[str]:
-    kinds = dict.fromkeys(kind_of(operator) for operator in audit.operators)
-    groups = {kind: [one for one in audit.operators if kind_of(one) == kind] for kind in kinds}
-    if all(one.int8 for one in audit.operators):
+    running = [one for one in audit.operators if one.runs]
+    kinds = dict.fromkeys(map(kind_of, running))
+    groups = {kind: [one for one in running if kind_of(one) == kind] for kind in kinds}
+    if running and all(one.int8 for one in running):
         parts = [f"{len(group)} of {_many(len(group), kind)}" for kind, group in groups.items()]
-        yield f"{' and '.join(parts)} {verb(audit, len(audit.operators))} in int8"
-        return
+        yield f"{' and '.join(parts)} {verb(audit, len(running))} in int8"
     reasons: dict[str, list[tuple[str, int]]] = {}
     for kind, group in groups.items():
-        floats = [one for one in group if not one.int8 and one.cause_id != "removed"]
+        floats = [one for one in group if not one.int8]
         if floats:
             count = f"{len(floats)} of {_many(len(group), kind)}"
             reasons.setdefault(_why(floats), []).append((count, len(floats)))
-    removed = sum(one.cause_id == "removed" for one in audit.operators)
+    removed = len(audit.operators) - len(running)
     if removed:
         yield f"{removed} of {_many(len(audit.operators), 'weighted operator')} removed by the runtime"
     for why, kinds_of in reasons.items():

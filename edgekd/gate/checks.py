@@ -161,7 +161,7 @@ def check_top1_drop(
 def check_int8_share(judge: Judge, audit: Audit, limit: float) -> Check:
     """The share of weighted operators that really run in int8."""
     share = audit.int8_ops / audit.weighted_ops if audit.weighted_ops else 0.0
-    floats = [operator for operator in audit.operators if not operator.int8]
+    floats = [operator for operator in audit.operators if operator.runs and not operator.int8]
     reason = f"{audit.int8_ops} of {audit.weighted_ops} weighted operators run in int8"
     if floats:
         reason += f"; {floats[0].name} does not: {floats[0].cause}"

@@ -42,7 +42,7 @@ class Judge:
         return Worth(
             top1=right / count,
             drop_pt=100 * (self._right - right) / count,  # of whole numbers: 5 of 1000 is not more than 0.5
-            kl=max(0.0, float(kl)),
+            kl=max(float(kl), 0.0),  # in this order nan stays nan
             count=count,
         )
 

@@ -68,4 +68,5 @@ def judge(logits_NK: Tensor, split: Resident, teacher_logits_NK: Tensor | None =
         teacher_NK = F.log_softmax(teacher_logits_NK, dim=1)
         own_NK = F.log_softmax(logits_NK, dim=1)
         kl = float(F.kl_div(own_NK, teacher_NK, reduction="batchmean", log_target=True))
+        kl = max(kl, 0.0)  # rounding takes that of two equal distributions a little below
     return Judgement(float(loss), float(top1), kl)

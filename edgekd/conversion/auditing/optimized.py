@@ -54,13 +54,8 @@ def weighted_operators(model: onnx.ModelProto) -> Iterator[Operator]:
     """Every weighted operator, in the graph's order, those of If and Loop bodies last."""
     nodes = ((view, node) for view in views(model) for node in view.graph.node)
     for number, (view, node) in enumerate(nodes):
-        if (is_weighted(view, node) or _holds_weights(view, node)) and not _is_folded(view, node):
+        if is_weighted(view, node) or _holds_weights(view, node):
             yield Operator(view, number, node)
-
-
-def _is_folded(view: GraphView, node: onnx.NodeProto) -> bool:
-    """Whether a node makes a constant, such as a weight that is decoded in the graph: no work at all."""
-    return all(view.is_constant(name) for name in node.input if name)
 
 
 def _holds_weights(view: GraphView, node: onnx.NodeProto) -> bool:

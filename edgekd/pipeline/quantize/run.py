@@ -32,7 +32,7 @@ from edgekd.pipeline.quantize.render import PLOT, to_markdown
 from edgekd.pipeline.quantize.scheme import settled_scheme
 from edgekd.pipeline.report import row_latency
 from edgekd.pipeline.run_folder import RunFolder, Stage, keep_recipe
-from edgekd.stats import paired_difference
+from edgekd.stats import paired_drop_upper
 
 if TYPE_CHECKING:
     from edgekd.pipeline.quantize.choose import Choice
@@ -215,9 +215,14 @@ def _correct(one: Made, labels_N: NDArray[Any]) -> NDArray[np.bool_]:
 
 
 def _change(correct_N: NDArray[np.bool_], reference_N: NDArray[np.bool_]) -> PairedChange:
-    found = paired_difference(reference_N[None], correct_N[None], (1 + _CONFIDENCE) / 2)
-    interval = Interval(lower=found.lower, upper=found.upper, confidence=_CONFIDENCE)
-    return PairedChange(mean=found.mean, interval=interval)
+    """Score bounds, since those of Student's t are of no width where every answer is the reference's."""
+    confidence = (1 + _CONFIDENCE) / 2
+    lower = -paired_drop_upper(reference_N, correct_N, confidence)
+    upper = paired_drop_upper(correct_N, reference_N, confidence)
+    return PairedChange(
+        mean=float(correct_N.mean() - reference_N.mean()),
+        interval=Interval(lower=lower, upper=upper, confidence=_CONFIDENCE),
+    )
 
 
 def _latency(measurement: Measurement, name: str) -> Latency:
