@@ -17,6 +17,7 @@ import copy
 import io
 import logging
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -151,14 +152,21 @@ def _global_average_pool(x_BCX: Tensor) -> Tensor:
 
 
 def _with_qdq(quantized: fx.GraphModule) -> fx.GraphModule:
-    """A copy of the graph in which quantizers are Q/DQ pairs, and weights int8 codes behind a DQ."""
+    """A copy of the graph in which quantizers are Q/DQ pairs, and weights int8 codes behind a DQ.
+
+    A layer that is called twice becomes two: its codes follow the scale of what it reads.
+    """
     graph = copy.deepcopy(quantized).cpu()
+    layers = {path: module for path, module in graph.named_modules() if isinstance(module, WeightQuantizer)}
+    called: Counter[str] = Counter()
     for node in graph.graph.nodes:
-        module = graph.get_submodule(node.target) if node.op == "call_module" else None
-        if isinstance(module, WeightQuantizer):
-            source, amax = node.args
-            _check_finite(module, node.target)
-            graph.set_submodule(node.target, _QuantizedOp(module, attribute_of(graph, amax.target)))
+        if node.op == "call_module" and node.target in layers:
+            (source, amax), path = node.args, node.target
+            _check_finite(layers[path], path)
+            called[path] += 1
+            node.target = path if called[path] == 1 else _free_path(graph, f"{path}_call{called[path]}")
+            layer = _QuantizedOp(layers[path], attribute_of(graph, amax.target))
+            graph.set_submodule(node.target, layer)
             node.args = (source,)
     settle(graph)
     for path, module in list(graph.named_modules()):
@@ -168,6 +176,13 @@ def _with_qdq(quantized: fx.GraphModule) -> fx.GraphModule:
         elif isinstance(module, Int8HardSwish):
             module.quantizing = False  # its grid is that of one dialect, which writes it itself
     return graph
+
+
+def _free_path(graph: fx.GraphModule, path: str) -> str:
+    taken = dict(graph.named_modules())
+    while path in taken:
+        path += "_"
+    return path
 
 
 def _check_finite(quantizer: WeightQuantizer | ActivationQuantizer, path: str) -> None:

@@ -111,7 +111,7 @@ def test_graphs_of_which_there_is_little_to_say(changes: dict[str, Any], line: s
 
 def test_what_was_removed_does_not_run_in_float() -> None:
     assert headline(audit(operator(), operator(cause_id="removed"))) == (
-        "1 of 2 weighted operators removed by the runtime"
+        "1 of 1 convolution runs in int8; 1 of 2 weighted operators removed by the runtime"
     )
 
 

@@ -139,7 +139,21 @@ class Functional(nn.Module):
         return F.linear(F.adaptive_avg_pool2d(x.relu(), 1).flatten(1), self.matrix, self.offset)
 
 
-NETWORKS = (PostAct, PreAct, Inverted, Branches, Spectrum, Attention, Functional)
+class Repeated(nn.Module):
+    """Layers that are called twice, on values of other ranges."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.conv = nn.Conv2d(3, 10, 3, padding=1), nn.Conv2d(10, 10, 3, padding=1)
+        self.fc, self.head = nn.Linear(10, 10), nn.Linear(10, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.stem(x))
+        x = F.relu(self.conv(F.relu(self.conv(x)))).mean((2, 3))
+        return self.head(F.relu(self.fc(F.relu(self.fc(x)))))
+
+
+NETWORKS = (PostAct, PreAct, Inverted, Branches, Spectrum, Attention, Functional, Repeated)
 
 
 def build(kind: type[nn.Module], seed: int = 0) -> nn.Module:

@@ -23,6 +23,7 @@ from tests.quantization.networks import (
     Inverted,
     PostAct,
     PreAct,
+    Repeated,
     Spectrum,
     build,
     examples,
@@ -36,6 +37,7 @@ UNFOLDED: dict[type[nn.Module], set[str]] = {
     Spectrum: {"features.0", "fc"},
     Attention: set(),
     Functional: set(),  # written as a function
+    Repeated: set(),
 }
 SCHEMES = (Scheme(), Scheme(weight_bits=4), Scheme(weight_bits=4, scales="learned"))
 

@@ -62,3 +62,13 @@ def test_distance_to_the_teacher() -> None:
     p = math.exp(1) / (1 + math.exp(1))
     expected = (p * math.log(2 * p) + (1 - p) * math.log(2 * (1 - p))) / 2
     assert judged.kl == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_distance_is_never_below_zero() -> None:
+    draw = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        teacher_NK = 4 * torch.randn(64, 10, generator=draw)
+        own_NK = teacher_NK * (1 + 1e-7)
+        judged = judge(own_NK, Resident(own_NK, torch.zeros(64, dtype=torch.long)), teacher_NK)
+        assert judged.kl is not None
+        assert 0 <= judged.kl < 1e-6

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import cache
 
 import numpy as np
@@ -98,14 +99,17 @@ def test_a_planted_fault_is_found_at_its_layer(exported, data) -> None:
 
 
 def weights_of(model) -> list[str]:
-    """Operators whose weight is in codes."""
+    """Operators whose weight is in codes, and no other's too."""
+    readers = Counter(name for node in model.graph.node for name in node.input)
     opened = {node.output[0]: node for node in model.graph.node if node.op_type == "DequantizeLinear"}
     held = {tensor.name for tensor in model.graph.initializer}
     read = {node.output[0]: list(node.input) for node in model.graph.node}
     return [
         name
         for name in weights(model)
-        if (node := opened.get(read[name][1])) is not None and node.input[0] in held
+        if (node := opened.get(read[name][1])) is not None
+        and node.input[0] in held
+        and readers[node.output[0]] == 1
     ]
 
 
