@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -53,7 +54,7 @@ def one_round(folder: Path) -> dict[str, float]:
 
     quantized: QuantizedNetwork = timed("insert quantizers", lambda: prepare(network, x[:2]).eval())
     for calibrator in get_args(Calibrator):
-        timed(f"calibrate, {calibrator}", lambda: calibrate(quantized, x.split(BATCH), calibrator))
+        timed(f"calibrate, {calibrator}", partial(calibrate, quantized, x.split(BATCH), calibrator))
     quantized.set_fake_quantizing(True)
     path = folder / "canonical.onnx"
     opset = load_spec("tensorrt").opset

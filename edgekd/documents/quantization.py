@@ -63,6 +63,9 @@ class Quantization(Section):
 
     calibration_examples: Annotated[int, Field(ge=1)] = 512
     """Training examples, without augmentation, that set the activation scales."""
+    calibration_file: Path | None = None
+    """An .npz with an array x of examples to set them on instead, in the units and axes of the training file;
+    a relative path is taken from the recipe's folder."""
     calibrators: Annotated[tuple[Calibrator, ...], Field(min_length=1)] = (
         *("max", "percentile", "entropy", "mse"),
     )

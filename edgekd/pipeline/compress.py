@@ -82,9 +82,10 @@ def finish(finished: Finished, run: Path) -> Report:
 def _try_out(context: Context) -> Task:
     """The data, and the networks built once: what is wrong with them is said before hours of training."""
     from edgekd.pipeline import learn
+    from edgekd.pipeline.quantize.examples import try_out
 
     task = learn.task_of(context)
-    learn.try_out(context, task)
+    try_out(context, task)
     return task
 
 

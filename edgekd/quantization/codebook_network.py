@@ -14,6 +14,7 @@ same set of points, and a point that overtakes another keeps its own momentum.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -60,7 +61,7 @@ def coded_parameters(
     return coded
 
 
-class CodebookNetwork(nn.Module):
+class CodebookNetwork(nn.Module, ABC):
     """A network with codebook weights in place of some of its own."""
 
     def __init__(self, network: nn.Module, names: Sequence[str], bucket: int | None) -> None:
@@ -80,13 +81,13 @@ class CodebookNetwork(nn.Module):
         """What of the scheme no tensor's shape shows, for the digest of a training."""
         return {"kind": type(self).__name__, "bucket": self.bucket, "names": list(self.names)}
 
+    @abstractmethod
     def weights(self) -> dict[str, Tensor]:
         """Name -> the decoded weight that a forward pass computes with; carries the gradient."""
-        raise NotImplementedError
 
+    @abstractmethod
     def books(self) -> dict[str, Codebook]:
         """Name -> the codebook of its present weight."""
-        raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (B, K) of a batch (B, ...)."""

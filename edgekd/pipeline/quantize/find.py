@@ -49,12 +49,13 @@ def find_sensitivity(recipe_path: Path, run: Path, listener: Listener, *, force:
 
 def _make(context: Context) -> Stage:
     from edgekd.pipeline import learn  # torch, at last
+    from edgekd.pipeline.quantize.examples import try_out
     from edgekd.pipeline.quantize.scheme import settled_scheme
     from edgekd.pipeline.quantize.sensitivity import sensitivity
     from edgekd.pipeline.quantize.stages import best_calibrated
 
     task = learn.task_of(context)
-    learn.try_out(context, task)
+    try_out(context, task)
     _, _, student = to_student(context, task)
     scheme, _ = settled_scheme(context, task, student)
     start = best_calibrated(context, task, student, scheme)

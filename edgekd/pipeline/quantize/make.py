@@ -31,18 +31,17 @@ from edgekd.files import write_text
 from edgekd.measure.accuracy import measure_outputs
 from edgekd.pipeline.context import Context, section
 from edgekd.pipeline.export import canonical_graph, test_logits
-from edgekd.pipeline.learn import lesson_of
 from edgekd.pipeline.networks import WEIGHTS, load_student, network_ingredients
 from edgekd.pipeline.prove import INPUTS, load_array, save_array
 from edgekd.pipeline.provenance import kit_digest, package_versions, source_digest
 from edgekd.pipeline.quantize import arms as names
 from edgekd.pipeline.quantize.codebooks import CODEBOOKS, decoded, in_codebooks
+from edgekd.pipeline.quantize.examples import calibration_set
 from edgekd.pipeline.quantize.sensitivity import mixed
 from edgekd.pipeline.quantize.stages import (
     Quantized,
     best_calibrated,
     calibrated,
-    calibration_examples,
     fine_tuned,
     load_quantized,
     tuned_in_float,
@@ -53,7 +52,6 @@ from edgekd.pipeline.stage_files import VALIDATION
 from edgekd.pipeline.teachers import TeacherStages
 from edgekd.quantization.codebook_file import read_codebooks
 from edgekd.tasks.task import Task
-from edgekd.tasks.unlabeled import labeled_part
 
 GRAPH, PROOF, REFERENCE, LOGITS = "graph.onnx", "proof.json", "reference.npy", "logits.npy"
 _SOURCE = ("networks", "quantization", "conversion", "tasks", "pipeline/quantize", "pipeline/export.py")
@@ -186,17 +184,13 @@ class Maker:
 
     def _static(self, name: str) -> Made:
         fp32 = self.make(names.FP32).graph
-        count = self._context.recipe.quantization.calibration_examples
+        given = calibration_set(self._context, self._task)
 
         def write(folder: Path) -> None:
-            lesson = labeled_part(lesson_of(self._context, self._task, self._context.recipe.distillation))
-            examples = calibration_examples(
-                lesson, min(count, len(lesson.train.x)), seed=self._context.recipe.seed
-            )
-            quantize_statically(fp32.path(GRAPH), self._task.input.name, examples.numpy(), folder / GRAPH)
+            quantize_statically(fp32.path(GRAPH), self._task.input.name, given.take().numpy(), folder / GRAPH)
             save_array(folder / REFERENCE, load_array(fp32.path(REFERENCE)))
 
-        made_of = {"fp32": fp32.file.files[GRAPH], "examples": count, "seed": self._context.recipe.seed}
+        made_of = {"fp32": fp32.file.files[GRAPH], **given.ingredients}
         return Made(name, self._graph(name, made_of, write))
 
     def _half(self, name: str) -> Made:

@@ -80,10 +80,11 @@ def _go(context: Context, names: Sequence[str], not_done: tuple[str, ...]) -> Ar
     from edgekd.pipeline import compress, learn  # torch, at last
     from edgekd.pipeline.export import keep_task
     from edgekd.pipeline.quantize.choose import choose
+    from edgekd.pipeline.quantize.examples import try_out
     from edgekd.pipeline.quantize.make import Maker
 
     task = learn.task_of(context)
-    learn.try_out(context, task)
+    try_out(context, task)
     before, teacher, student = compress.to_student(context, task)
     ingredients = {"task": task.fingerprint, "source": source_digest("tasks", "pipeline/export.py")}
     inputs = context.make(

@@ -22,7 +22,8 @@ DECISIONS = "rewrites.json"
 _EXAMPLES = 16
 _SOURCE = (
     *("networks", "quantization", "conversion", "tasks", "measure", "devices", "documents/rewrites.py"),
-    *("pipeline/rewrites.py", "pipeline/quantize/scheme.py", "pipeline/networks.py"),
+    *("pipeline/rewrites.py", "pipeline/networks.py"),
+    *("pipeline/quantize/scheme.py", "pipeline/quantize/examples.py"),
 )
 
 
@@ -61,7 +62,7 @@ def is_measured_here(recipe: Recipe) -> bool:
 
 def _decide(context: Context, task: Task, student: Stage, scheme: Scheme) -> Stage:
     from edgekd.pipeline.networks import WEIGHTS, load_student, network_ingredients  # torch
-    from edgekd.pipeline.quantize.stages import calibration_examples
+    from edgekd.pipeline.quantize.examples import training_examples
     from edgekd.pipeline.rewrites import decide_rewrites
 
     ingredients = {
@@ -70,25 +71,14 @@ def _decide(context: Context, task: Task, student: Stage, scheme: Scheme) -> Sta
         "task": task.fingerprint,
         "facts": section(LocalDevice().facts("onnxruntime"), without=("governor",)),
         "kit": kit_digest(),
-        "source": source_digest(
-            *(
-                "networks",
-                "quantization",
-                "conversion",
-                "tasks",
-                "measure",
-                "devices",
-                "documents/rewrites.py",
-            ),
-            *("pipeline/rewrites.py", "pipeline/quantize/scheme.py", "pipeline/networks.py"),
-        ),
+        "source": source_digest(*_SOURCE),
         "versions": package_versions("torch", "onnx", "onnxscript", "onnxruntime"),
     }
 
     def work(folder: Path) -> None:
         decisions = decide_rewrites(
             load_student(context, task, student),
-            calibration_examples(task, _EXAMPLES, seed=context.recipe.seed),
+            training_examples(task, _EXAMPLES, seed=context.recipe.seed),
             task.input,
             device=LocalDevice(),
             scheme=scheme,

@@ -21,14 +21,13 @@ from edgekd.documents.scheme_toml import is_untouched, scheme_toml
 from edgekd.documents.sensitivity import Sensitivity
 from edgekd.files import write_text
 from edgekd.pipeline.context import Context, section
-from edgekd.pipeline.learn import lesson_of
 from edgekd.pipeline.networks import WEIGHTS, load_student, network_ingredients
 from edgekd.pipeline.provenance import kit_digest, package_versions, source_digest, versions
 from edgekd.pipeline.quantize.costs import LatencyCosts, short, weight_costs
+from edgekd.pipeline.quantize.examples import calibration_set
 from edgekd.pipeline.quantize.stages import (
     Quantized,
     calibrated,
-    calibration_examples,
     new_quantized,
     saturation_of,
 )
@@ -37,7 +36,6 @@ from edgekd.quantization.calibrate import calibrate
 from edgekd.quantization.network import QuantizedNetwork
 from edgekd.quantization.sensitivity import Found, find_scheme
 from edgekd.tasks.task import Task
-from edgekd.tasks.unlabeled import labeled_part
 from edgekd.training.data import load_split
 
 SENSITIVITY, SCHEME, NEW_SCHEME = "sensitivity.json", "scheme.toml", "scheme.new.toml"
@@ -131,8 +129,7 @@ def _analyze(
 ) -> tuple[Found, tuple[str, ...]]:
     validation = load_split(task, task.validation, torch.device("cpu"))
     given = start.stage.file.ingredients
-    lesson = labeled_part(lesson_of(context, task, context.recipe.distillation))
-    examples = calibration_examples(lesson, given["examples"], seed=given["seed"])
+    examples = calibration_set(context, task).take()
 
     def build(scheme: Scheme) -> QuantizedNetwork:
         quantized = new_quantized(context, task, student, scheme)

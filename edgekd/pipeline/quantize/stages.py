@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save
-from torch import Tensor, nn
+from torch import nn
 
 from edgekd.conversion.specs import load_spec
 from edgekd.documents.quantization import Calibrator, QuantizedArm
@@ -32,6 +32,7 @@ from edgekd.pipeline.networks import (
     training_ingredients,
 )
 from edgekd.pipeline.provenance import package_versions, source_digest
+from edgekd.pipeline.quantize.examples import calibration_set
 from edgekd.pipeline.quantize.names import drop_pt, row_of, training_of
 from edgekd.pipeline.run_folder import Stage
 from edgekd.pipeline.stage_files import VALIDATION
@@ -40,12 +41,14 @@ from edgekd.quantization.calibrate import calibrate
 from edgekd.quantization.network import QuantizedNetwork
 from edgekd.quantization.prepare import prepare
 from edgekd.tasks.task import Task
-from edgekd.tasks.unlabeled import labeled_part
 from edgekd.training.data import load_split
 from edgekd.training.evaluate import judge, predict_logits
 from edgekd.training.qad import train_quantized
 
-_SOURCE = ("quantization", "networks", "tasks", "pipeline/networks.py", "pipeline/quantize/stages.py")
+_SOURCE = (
+    *("quantization", "networks", "tasks", "pipeline/networks.py"),
+    *("pipeline/quantize/stages.py", "pipeline/quantize/examples.py"),
+)
 _BATCH = 128
 
 
@@ -77,17 +80,14 @@ class Quantized:
 def calibrated(
     context: Context, task: Task, student: Stage, scheme: Scheme, calibrator: Calibrator, *, name: str
 ) -> Quantized:
-    """The student calibrated in one way, on labeled examples that it learned from."""
-    lesson = labeled_part(lesson_of(context, task, context.recipe.distillation))
-    count = min(context.recipe.quantization.calibration_examples, len(lesson.train.x))
+    """The student calibrated in one way."""
+    given = calibration_set(context, task)
     ingredients = {
         "student": student.file.files[WEIGHTS],
         "network": network_ingredients(context.recipe.student),
         "scheme": section(scheme),
         "calibrator": calibrator,
-        "examples": count,
-        "seed": context.recipe.seed,
-        "task": lesson.fingerprint,
+        **given.ingredients,
         "saturation": saturation_of(context),
         "source": source_digest(*_SOURCE),
         "versions": package_versions("torch"),
@@ -95,12 +95,11 @@ def calibrated(
 
     def work(folder: Path) -> None:
         quantized = new_quantized(context, task, student, scheme)
-        examples = calibration_examples(lesson, count, seed=context.recipe.seed)
-        flags = calibrate(quantized, torch.split(examples, _BATCH), calibrator)
+        flags = [*given.check(), *calibrate(quantized, torch.split(given.take(), _BATCH), calibrator)]
         _keep(context, task, student, quantized, folder)
-        keep_result({"calibrator": calibrator, "flags": list(flags)}, folder)
+        keep_result({"calibrator": calibrator, "flags": flags}, folder)
 
-    stage = context.make(name, f"calibrate on {count} examples ({calibrator})", ingredients, work)
+    stage = context.make(name, f"calibrate on {given.count} examples ({calibrator})", ingredients, work)
     return Quantized("ptq", scheme, stage)
 
 
@@ -215,12 +214,6 @@ def load_quantized(context: Context, task: Task, student: Stage, kept: Quantized
     quantized = new_quantized(context, task, student, kept.scheme)
     quantized.load_state_dict(load_file(kept.stage.path(WEIGHTS)))
     return quantized
-
-
-def calibration_examples(lesson: Task, count: int, *, seed: int) -> Tensor:
-    """Normalized training examples (N, ...) without augmentation, drawn by the seed."""
-    order = torch.randperm(len(lesson.train.x), generator=torch.Generator().manual_seed(seed))
-    return torch.from_numpy(lesson.normalize(lesson.train.x[order[:count].numpy()]))
 
 
 def saturation_of(context: Context) -> Saturation:
