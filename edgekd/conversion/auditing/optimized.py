@@ -121,7 +121,7 @@ class Optimized:
         """The nodes of the graph that was given from which a node of the optimized graph was made."""
         numbers = [int(number) for number in re.findall(r"<(\d+)>", node.name)]
         if not numbers:
-            made = (self._makers.get(name) for name in (*node.output, _without_suffix(node.name)))
+            made = (self._makers.get(name) for name in map(_given_tensor, (*node.output, node.name)))
             numbers = [number for number in made if number is not None][:1] or self._feeding(node)
         return tuple(self._given_nodes[number] for number in numbers if number < len(self._given_nodes))
 
@@ -173,8 +173,8 @@ class Optimized:
     def _by_output(self) -> dict[str, Running]:
         found: dict[str, Running] = {}
         for one in self._computing:
-            found.update((name, one) for name in one.node.output if name)
-            found.setdefault(_without_suffix(one.node.name), one)
+            found.update((_given_tensor(name), one) for name in one.node.output if name)
+            found.setdefault(_given_tensor(one.node.name), one)
         return found
 
     @cached_property
@@ -193,9 +193,9 @@ def with_names(message: str, model: onnx.ModelProto) -> str:
     return re.sub(r"<(\d+)>", name, message)
 
 
-def _without_suffix(name: str) -> str:
-    """The tensor after which the runtime named a convolution in its own layout."""
-    return re.sub(r"_nchwc(_token_\d+)?$", "", name)
+def _given_tensor(name: str) -> str:
+    """The tensor after which the runtime named a node in its own layout, or one widened to float32."""
+    return re.sub(r"^InsertedPrecisionFreeCast_|_nchwc(_token_\d+)?$", "", name)
 
 
 def _downstream(view: GraphView, node: onnx.NodeProto) -> Iterator[str]:

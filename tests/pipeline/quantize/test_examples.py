@@ -85,7 +85,7 @@ def test_examples_of_another_range_are_refused(recipe, digits, tmp_path):
 def test_a_missing_file_is_named(recipe, digits, tmp_path):
     path = recipe(digits)
     (tmp_path / "own.npz").unlink()
-    with pytest.raises(DataError, match="own.npz"):
+    with pytest.raises(DataError, match=r"own\.npz"):
         compress(path, tmp_path / "out", Listener())
 
 
