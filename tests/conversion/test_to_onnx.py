@@ -231,3 +231,29 @@ def test_nodes_are_named_after_the_modules_that_they_came_from(exported: Exporte
         name for name, module in Inverted().named_modules() if isinstance(module, nn.Conv2d | nn.Linear)
     }
     assert {name.split("/")[0] for name in weighted} <= modules
+
+
+class TwoRanges(nn.Module):
+    """A layer called twice; what it reads the second time is so small that its bias needs a coarser weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 3, 3, padding=1), nn.Linear(3, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.conv(x)) * torch.full((1, 3, 1, 1), 1e-8)
+        return self.head(torch.relu(self.conv(x)).mean((2, 3)))
+
+
+def test_a_layer_called_twice_has_the_codes_of_each_call(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = TwoRanges().eval()
+    network.conv.bias.data.fill_(20.0)
+    quantized = calibrated(network)
+    export_int8(quantized, INPUT, tmp_path / "model.onnx", opset=OPSET)
+    model = read_graph(tmp_path / "model.onnx")
+    scales = [tensor for tensor in model.graph.initializer if tensor.name.endswith("scale_O")]
+    assert len(scales) == 3  # two of the layer, one of the head
+    x = examples(64, seed=3)
+    found = run_batches(open_session(model, as_written=True), x.numpy())
+    np.testing.assert_allclose(found, logits(quantized, x, "s8"), rtol=1e-4, atol=1e-6)

@@ -7,10 +7,13 @@ import onnx
 import pytest
 
 from edgekd.bundle import read_bundle
+from edgekd.devices.local import LocalDevice
+from edgekd.documents.recipe import Target
 from edgekd.documents.report import Report
 from edgekd.documents.saturation import Saturation
 from edgekd.errors import UsageError
 from edgekd.pipeline.compress import compress
+from edgekd.pipeline.saturation import may_saturate
 from tests.tiny import RECIPE, Listener
 
 pytestmark = pytest.mark.xdist_group("whole run")
@@ -75,6 +78,20 @@ def test_every_precision_in_one_run(compressed):
     assert [one.status for one in report.engines] == ["built"]
 
 
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        (Target(profile="x86-64-avx2"), True),
+        (Target(profile="x86-64-avx2", precision="fp16"), False),
+        (Target(profile="x86-64-avx512-vnni"), False),
+        (Target(profile="raspberry-pi-4-8gb"), False),
+        (Target(profile="nvidia-l4", runtime="tensorrt"), False),
+    ],
+)
+def test_which_processors_are_emulated(target, expected):
+    assert may_saturate(target, LocalDevice().facts("onnxruntime")) is expected
+
+
 def test_saturation_is_emulated_and_reported(compressed):
     report, run, _ = compressed(AVX2)
     found = Saturation.read(stage_file(run, "saturation-x86-64-avx2", "saturation.json"))
@@ -102,7 +119,13 @@ def test_reduced_ranges_keep_int8_weights_exact_there(compressed):
     assert report.notes[-1].startswith("x86-64-avx2/onnxruntime: emulated, on AVX2 without VNNI no product")
 
 
-def test_fp8_is_refused_for_a_gpu_without_it(compressed):
-    message = "FP8 needs a GPU of SM 89 or later; this one is SM 87"
-    with pytest.raises(UsageError, match=message):
-        compressed(FP8.format("jetson-orin-nano-8gb"))
+def test_fp8_is_refused_for_a_gpu_without_it_before_anything_is_made(tmp_path):
+    path = tmp_path / "fp8.toml"
+    path.write_text(RECIPE[:START] + FP8.format("jetson-orin-nano-8gb") + RECIPE[END:])
+    with pytest.raises(UsageError) as caught:
+        compress(path, tmp_path / "out", Listener())
+    assert str(caught.value) == (
+        "FP8 needs a GPU of SM 89 or later; this one is SM 87\n"
+        '  try: precision = "int8" or "fp16" for this device'
+    )
+    assert not (tmp_path / "out").exists()
