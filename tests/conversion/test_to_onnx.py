@@ -234,7 +234,7 @@ def test_nodes_are_named_after_the_modules_that_they_came_from(exported: Exporte
 
 
 class TwoRanges(nn.Module):
-    """A layer called twice; what it reads the second time is so small that its bias needs a coarser weight."""
+    """A layer called twice; the second time its input is so small that its bias needs a coarser weight."""
 
     def __init__(self) -> None:
         super().__init__()
