@@ -127,7 +127,7 @@ def after_graphs(context: Context, graphs: Stage, *, measuring: bool) -> list[St
         if target.runtime == "tensorrt":
             stages.append(engine(context, graphs, target, facts))
         if may_saturate(target, facts):
-            stages.append(saturation(context, graphs, target))
+            stages.append(saturation(context, graphs, target, facts))
         if not context.dry_run:
             deliver(context, target, graphs, proof)
     for target in context.recipe.targets if measuring else ():

@@ -34,7 +34,7 @@ def may_saturate(target: Target, facts: Facts) -> bool:
     return int8 and cpu is not None and saturates(cpu.int8)
 
 
-def saturation(context: Context, graphs: Stage, target: Target) -> Stage:
+def saturation(context: Context, graphs: Stage, target: Target, facts: Facts) -> Stage:
     """Emulate the graph that a target gets on examples of the test set."""
     artefact = shipped_for(target, graphs)
     ingredients = {
@@ -42,6 +42,7 @@ def saturation(context: Context, graphs: Stage, target: Target) -> Stage:
         "graph": artefact.graph,
         "source": source_digest("conversion", "runtimes", "pipeline/saturation.py"),
         "versions": package_versions("onnxruntime", "onnx", "numpy"),
+        "machine": facts.isa,
     }
 
     def work(folder: Path) -> None:

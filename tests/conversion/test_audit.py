@@ -367,6 +367,19 @@ def test_an_operator_whose_result_is_constant(tmp_path: Path) -> None:
     assert found.operators[0].cause == "the runtime removed it: the result is constant or not used"
 
 
+def test_an_operator_that_is_not_found_is_no_removed_one() -> None:
+    """Else the share of int8 operators would rise by each one that the audit loses sight of."""
+    write = Writer()
+    product = write.op("MatMul", "input", write.float_weight(4, 4))
+    view = next(views(write.graph(write.op("Relu", product), shape=(4,), rank=2)))
+    node = next(node for node in view.graph.node if node.op_type == "MatMul")
+    found = explain(view, node, None, X86)
+    assert (found.cause_id, found.text) == (
+        "not-fused",
+        "edgekd did not find it in the graph that runs: it may run in float",
+    )
+
+
 def test_a_graph_that_the_runtime_cannot_load(tmp_path: Path) -> None:
     path = tmp_path / "graph.onnx"
     text = '<ir_version: 10, opset_import: ["": 21, "a": 1]> g (float[N] x) => (float[N] y) { y = a.B (x) }'

@@ -42,7 +42,7 @@ SENSITIVITY, SCHEME, NEW_SCHEME = "sensitivity.json", "scheme.toml", "scheme.new
 _SOURCE = (
     *("networks", "quantization", "conversion", "tasks", "measure", "devices"),
     *("pipeline/quantize/sensitivity.py", "pipeline/quantize/costs.py", "pipeline/quantize/stages.py"),
-    *("pipeline/networks.py", "documents/scheme_toml.py"),
+    *("pipeline/networks.py", "pipeline/quantize/examples.py", "documents/scheme_toml.py"),
 )
 _FED = 16
 """Examples that graphs are fed with while they are measured."""

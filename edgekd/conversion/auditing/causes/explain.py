@@ -48,11 +48,13 @@ def explain(view: GraphView, node: onnx.NodeProto, runs_as: str | None, processo
     Args:
         view: the graph that it stands in.
         node: a weighted operator.
-        runs_as: type of the operator that runs in its place; None where the runtime removed it.
+        runs_as: type of the operator that runs in its place; None where none was found.
         processor: what runs it.
     """
     if runs_as is None:
-        return because("removed")
+        if all(view.is_constant(name) for name in node.input if name) or not _is_used(view, node):
+            return because("removed")
+        return because("not-fused", "edgekd did not find it in the graph that runs: it may run in float")
     if runs_as == "MatMulNBits":
         return because("weight-only")
     found = static_cause(view, node, processor)
@@ -62,6 +64,20 @@ def explain(view: GraphView, node: onnx.NodeProto, runs_as: str | None, processo
         "not-fused",
         f"ONNX Runtime did not fuse it, for a reason that edgekd does not know: {_facts(view, node)}",
     )
+
+
+def _is_used(view: GraphView, node: onnx.NodeProto) -> bool:
+    """Whether an output of the graph, or a graph inside a node, may depend on a node."""
+    waiting, seen = list(node.output), set(node.output)
+    while waiting:
+        name = waiting.pop()
+        readers = view.consumers.get(name, [])
+        if view.is_output(name) or any(reader.op_type in ("If", "Loop", "Scan") for reader in readers):
+            return True
+        made = {output for reader in readers for output in reader.output} - seen
+        seen |= made
+        waiting += made
+    return False
 
 
 def static_cause(view: GraphView, node: onnx.NodeProto, processor: Processor) -> Explanation | None:
