@@ -15,7 +15,7 @@ from edgekd.cli.audit_text import show_audit
 from edgekd.cli.stages import AsJson
 from edgekd.documents.audit import Audit
 from edgekd.documents.causes import CAUSES
-from edgekd.documents.recipe import RuntimeName
+from edgekd.documents.runtime import TargetRuntime
 from edgekd.documents.sarif import to_sarif
 from edgekd.documents.verdict import EXIT_CODES
 from edgekd.errors import UsageError
@@ -31,7 +31,7 @@ def audit(
     graph: Annotated[
         Path | None, typer.Argument(help="An ONNX file, or a bundle; edgekd need not have made it.")
     ] = None,
-    runtime: Annotated[RuntimeName, typer.Option(help="The runtime that is asked.")] = "onnxruntime",
+    runtime: Annotated[TargetRuntime, typer.Option(help="The runtime that is asked.")] = "onnxruntime",
     cost: Annotated[
         bool, typer.Option(help="Run the graph: latency beside the same graph in float, and a profile.")
     ] = True,

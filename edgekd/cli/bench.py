@@ -13,7 +13,8 @@ from edgekd.cli.progress import ScreenListener
 from edgekd.cli.stages import AsJson
 from edgekd.cli.verdict import show_report
 from edgekd.documents.measurement import Measurement, Percentile
-from edgekd.documents.recipe import Measuring, RuntimeName
+from edgekd.documents.recipe import Measuring
+from edgekd.documents.runtime import RuntimeName
 from edgekd.documents.verdict import EXIT_CODES
 from edgekd.errors import UsageError
 from edgekd.pipeline.bench import bench as measure

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Protocol
 
 from edgekd.documents.job import Job
-from edgekd.documents.recipe import RuntimeName
 from edgekd.documents.run_log import Facts, RunLog
+from edgekd.documents.runtime import RuntimeName
 
 
 class Device(Protocol):

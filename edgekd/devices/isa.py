@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from typing import assert_never
 
 from edgekd.documents.profile import Int8Instruction, Profile
-from edgekd.documents.recipe import RuntimeName
+from edgekd.documents.runtime import TargetRuntime
 from edgekd.documents.scheme import Scheme
 from edgekd.documents.spec import DEFAULT_DIALECT, Int8Dialect
 
@@ -59,7 +59,7 @@ def saturates(instruction: Int8Instruction | None) -> bool:
     return instruction == "avx2"
 
 
-def dialect_for(runtime: RuntimeName, instruction: Int8Instruction | None, scheme: Scheme) -> Int8Dialect:
+def dialect_for(runtime: TargetRuntime, instruction: Int8Instruction | None, scheme: Scheme) -> Int8Dialect:
     """The dialect in which a student of a scheme goes to a device.
 
     Args:
@@ -77,7 +77,7 @@ def dialect_for(runtime: RuntimeName, instruction: Int8Instruction | None, schem
             assert_never(runtime)
 
 
-def int8_warning(profile: Profile, runtime: RuntimeName) -> str | None:
+def int8_warning(profile: Profile, runtime: TargetRuntime) -> str | None:
     """Why int8 may not pay on a device with a runtime, and what to do; None where it pays or no one knows.
 
     `devices.profiles.local_profile` makes a profile of a machine's own facts.

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from edgekd.documents.job import Job
-from edgekd.documents.recipe import RuntimeName
 from edgekd.documents.run_log import Facts, RunLog
+from edgekd.documents.runtime import RuntimeName
 from edgekd.errors import DeviceError, DocumentError, MeasurementError, MissingError, StorageError
 from edgekd.shipped import shipped
 

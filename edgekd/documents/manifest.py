@@ -9,7 +9,7 @@ from pydantic import Field
 from edgekd.documents.base import Document, Section
 from edgekd.documents.common import InputSpec, Sha256, Versions
 from edgekd.documents.parity import Parity
-from edgekd.documents.recipe import RuntimeName
+from edgekd.documents.runtime import TargetRuntime
 from edgekd.documents.spec import Dialect, Saturation
 
 _NAME = r"[A-Za-z0-9_-][A-Za-z0-9._-]*"
@@ -46,7 +46,7 @@ class Manifest(Document):
     """The recipe's name."""
     profile: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*(@[A-Za-z0-9][A-Za-z0-9_.-]*)?$")]
     """The device that the bundle is for."""
-    runtime: RuntimeName
+    runtime: TargetRuntime
     """The runtime that the bundle is for."""
     dialect: Dialect
     """Form of the graph."""

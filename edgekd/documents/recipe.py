@@ -12,12 +12,11 @@ from edgekd.documents.function import Argument as Argument
 from edgekd.documents.numbers import Fraction, NotNegative, Positive
 from edgekd.documents.quantization import Quantization as Quantization
 from edgekd.documents.quantization import QuantizedTraining as QuantizedTraining
+from edgekd.documents.runtime import TargetRuntime
 from edgekd.documents.teacher import Teacher as Teacher
 from edgekd.documents.terms import ExitsTerm, KDTerm, Term
 from edgekd.documents.training import Devices as Devices
 from edgekd.documents.training import Training as Training
-
-RuntimeName = Literal["onnxruntime", "tensorrt"]
 
 
 class Augmentation(Section):
@@ -143,7 +142,7 @@ class Target(Section):
 
     profile: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*(@[A-Za-z0-9][A-Za-z0-9_.-]*)?$")] = "local"
     """A device profile (edgekd devices list), or `local`: the machine at hand, as it is."""
-    runtime: RuntimeName = "onnxruntime"
+    runtime: TargetRuntime = "onnxruntime"
     """The runtime that will run the student there."""
     precision: Literal["int8", "fp16", "fp8"] = "int8"
     """Type of the graph: int8, as it was quantized; fp16, the fp32 student in half precision; or fp8,

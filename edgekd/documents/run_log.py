@@ -51,6 +51,30 @@ class Conditions(Section):
     """Whether the device reported throttling."""
 
 
+class Memory(Section):
+    """Memory of the process that ran the graphs."""
+
+    peak_rss_bytes: int | None
+    """Most resident memory, interpreter and runtime included; null where it cannot be read."""
+    start_rss_bytes: int | None = None
+    """Most resident memory before a graph was loaded."""
+    device_bytes: int | None = None
+    """Memory of the accelerator that the process holds; null where there is none or it cannot be read."""
+
+
+class Energy(Section):
+    """Energy of the whole device over the timed inferences, idle not subtracted."""
+
+    joules: float | None
+    """Energy; null where it cannot be read."""
+    seconds: float | None = None
+    """Time over which it was read."""
+    source: str | None = None
+    """The counter or sensor, such as `RAPL package-0`."""
+    reason: str | None = None
+    """Why there is no figure."""
+
+
 class GraphLog(Section):
     """What happened to one graph."""
 
@@ -70,6 +94,14 @@ class GraphLog(Section):
     """Every sample, in order."""
     block_of_sample: tuple[int, ...] = ()
     """Round in which each sample was taken; samples of two graphs from one round were taken side by side."""
+    at_ns: tuple[Nanoseconds, ...] = ()
+    """Start of each sample since the first one, in the modes sustained and paced."""
+    inferences: int = 0
+    """Inferences that were timed or ran between timed ones, in the modes sustained and paced."""
+    late: int = 0
+    """Inferences of the mode paced that began after the next one was due."""
+    scope_ns: dict[str, tuple[Nanoseconds, ...]] = {}
+    """Samples of inner scopes: `device`, copies and inference of the accelerator; `compute`, no copies."""
 
 
 class RunLog(Document):
@@ -91,6 +123,10 @@ class RunLog(Document):
     """Time from the start of the program to the first output, in the mode `cold`."""
     graphs: tuple[GraphLog, ...] = ()
     """What happened to each graph."""
+    memory: Memory | None = None
+    """Memory of the process."""
+    energy: Energy | None = None
+    """Energy of the timed inferences."""
     outputs_sha256: str | None = None
     """Digest of the file of outputs."""
     error: str | None = None

@@ -7,13 +7,16 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from edgekd.documents.base import Document, Section
-from edgekd.documents.recipe import RuntimeName
+from edgekd.documents.runtime import TargetRuntime
 
 Int8Dialect = Literal["onnxruntime-u8", "onnxruntime-u8u8", "tensorrt-s8"]
 FloatDialect = Literal["onnxruntime-fp16", "tensorrt-fp16", "tensorrt-fp8"]
 Dialect = Int8Dialect | FloatDialect
 Saturation = Literal["s8", "u8"]
-DEFAULT_DIALECT: dict[RuntimeName, Int8Dialect] = {"onnxruntime": "onnxruntime-u8", "tensorrt": "tensorrt-s8"}
+DEFAULT_DIALECT: dict[TargetRuntime, Int8Dialect] = {
+    "onnxruntime": "onnxruntime-u8",
+    "tensorrt": "tensorrt-s8",
+}
 """The form of a graph that a runtime gets unless its device wants another one."""
 
 
@@ -50,7 +53,7 @@ class Spec(Document):
 
     title: ClassVar[str] = "spec"
 
-    runtime: RuntimeName
+    runtime: TargetRuntime
     """The runtime."""
     dialect: Dialect
     """Name of the form of the graph."""

@@ -13,7 +13,7 @@ from edgekd.devices.device import Device
 from edgekd.documents.common import Interval
 from edgekd.documents.job import Job, JobGraph
 from edgekd.documents.measurement import Accuracy
-from edgekd.documents.recipe import RuntimeName
+from edgekd.documents.runtime import RuntimeName
 from edgekd.errors import DataError, DeviceError, MeasurementError
 from edgekd.files import sha256_file
 from edgekd.stats import wilson_interval

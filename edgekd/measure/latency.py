@@ -23,8 +23,9 @@ from edgekd.devices.device import Device
 from edgekd.documents.common import Interval
 from edgekd.documents.job import Job, JobGraph
 from edgekd.documents.measurement import Latency, Percentile, Ratio
-from edgekd.documents.recipe import Measuring, RuntimeName
+from edgekd.documents.recipe import Measuring
 from edgekd.documents.run_log import Conditions, Facts, GraphLog, RunLog
+from edgekd.documents.runtime import RuntimeName
 from edgekd.errors import DeviceError, MeasurementError
 from edgekd.measure.noise import find_warnings
 from edgekd.stats import log_t_interval, min_samples, nearest_rank, order_statistic_upper

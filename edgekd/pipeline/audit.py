@@ -24,7 +24,8 @@ from edgekd.conversion.auditing.tensorrt import audit_tensorrt
 from edgekd.conversion.float_graph import float_graph
 from edgekd.devices.local import LocalDevice
 from edgekd.documents.audit import Audit, Speed
-from edgekd.documents.recipe import Measuring, RuntimeName
+from edgekd.documents.recipe import Measuring
+from edgekd.documents.runtime import TargetRuntime
 from edgekd.errors import ConversionError, EdgekdError, MeasurementError, UsageError
 from edgekd.measure.latency import measure_latency
 from edgekd.runtimes.profiling import profile
@@ -49,7 +50,7 @@ class Request:
         threads: of the runtime.
     """
 
-    runtime: RuntimeName = "onnxruntime"
+    runtime: TargetRuntime = "onnxruntime"
     cost: bool = True
     inputs: Path | None = None
     threads: int = 1

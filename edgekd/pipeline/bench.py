@@ -15,12 +15,13 @@ import onnx
 from edgekd.bundle import MANIFEST, read_bundle
 from edgekd.conversion.audit import audit_graph
 from edgekd.conversion.check_graph import read_graph
-from edgekd.conversion.specs import load_spec
+from edgekd.conversion.specs import session_options
 from edgekd.devices.local import LocalDevice
 from edgekd.devices.profiles import LOCAL, load_profile, mismatches
 from edgekd.documents.measurement import Accuracy, Measurement, Subject
 from edgekd.documents.profile import Profile
-from edgekd.documents.recipe import Measuring, RuntimeName
+from edgekd.documents.recipe import Measuring
+from edgekd.documents.runtime import RuntimeName
 from edgekd.errors import BundleError, DeviceError, UsageError
 from edgekd.files import sha256_bytes, sha256_file
 from edgekd.measure.accuracy import accuracy, measure_outputs
@@ -98,7 +99,7 @@ def _measure(
         measuring=measuring,
         confidence=confidence,
         batch_size=candidate.batch_size,
-        session_options=load_spec(runtime).session_options,
+        session_options=session_options(runtime),
     )
     scored, digest = _score(candidate, runtime, measuring, confidence)
     subject = Subject(

@@ -10,6 +10,8 @@ import shutil
 import subprocess
 import sys
 
+import runtimes
+
 ISA = (
     *("sse4_2", "avx", "avx2", "fma", "avx512f", "avx512bw", "avx512_vnni", "avx_vnni", "avx_vnni_int8"),
     *("avx512_bf16", "amx_int8", "amx_bf16"),
@@ -32,10 +34,6 @@ ARM_PARTS = {
     "0xd47": "Cortex-A710",
     "0xd49": "Neoverse-N2",
     "0xd4f": "Neoverse-V2",
-}
-DISTRIBUTIONS = {
-    "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
-    "tensorrt": ("tensorrt", "tensorrt-cu12", "tensorrt-cu13"),
 }
 TOOL_SECONDS = 10
 
@@ -251,7 +249,7 @@ def _versions(runtime):
     from importlib import metadata
 
     versions = {"python": platform.python_version()}
-    for name, distributions in (("numpy", ("numpy",)), (runtime, DISTRIBUTIONS.get(runtime, ()))):
+    for name, distributions in (("numpy", ("numpy",)), (runtime, _distributions(runtime))):
         found = getattr(sys.modules.get(name), "__version__", None)
         for distribution in distributions:
             try:
@@ -261,3 +259,7 @@ def _versions(runtime):
         if found:
             versions[name] = found
     return versions
+
+
+def _distributions(runtime):
+    return runtimes.by_name(runtimes.DISTRIBUTIONS, runtime) or ()

@@ -15,10 +15,6 @@ import time
 
 PARENT = "EDGEKD_KIT_PARENT"
 STARTED = "EDGEKD_KIT_STARTED"
-INSTALL = {
-    "onnxruntime": "pip install onnxruntime numpy",
-    "tensorrt": "pip install tensorrt numpy; on a Jetson, apt install python3-libnvinfer",
-}
 
 
 class JobError(Exception):
@@ -85,7 +81,47 @@ def do_latency(job):
     limits = (job["min_samples"], job["min_time_s"], job["block_samples"], job["seed"])
     for (_, log), turns in zip(loaded, timing.take_turns(contenders, *limits)):
         log["latency_ns"], log["block_of_sample"] = turns
-    return {"conditions": facts.conditions(before, facts.snapshot()), "graphs": [log for _, log in loaded]}
+    conditions = facts.conditions(before, facts.snapshot())
+    for (session, log), (_, feeds) in zip(loaded, contenders):
+        log["scope_ns"] = time_scopes(session, feeds, job["scope_samples"])
+    return {"conditions": conditions, "graphs": [log for _, log in loaded]}
+
+
+def do_sustained(job):
+    """One graph back to back for as long as the job says, after its warm-up."""
+    limits = (job["duration_s"], job["max_kept"])
+    return do_long(job, lambda timing, run, feeds: timing.sustain(run, feeds, *limits))
+
+
+def do_paced(job):
+    """One graph at a fixed rate, as a camera would ask, idle in between."""
+    limits = (job["duration_s"], job["rate_hz"])
+    return do_long(job, lambda timing, run, feeds: timing.pace(run, feeds, *limits))
+
+
+def do_long(job, measure):
+    """Load and warm one graph up, then do a long measurement of it."""
+    timing, facts = importlib.import_module("timing"), importlib.import_module("facts")
+    adapter, graph = load_adapter(job), only_graph(job)
+    x_NX = read_inputs(job)
+    x_NX = x_NX[: len(x_NX) // job["batch_size"] * job["batch_size"]]
+    session, log = load(adapter, job, graph, x_NX)
+    feeds = prepare(session, x_NX, job["batch_size"])
+    warmup = timing.warm_up(session.run, feeds, job["warmup_s"], job["max_warmup_s"])
+    log["warmup_ns"], log["warmup_converged"] = warmup
+    before = facts.snapshot()
+    log.update(measure(timing, session.run, feeds))
+    return {"conditions": facts.conditions(before, facts.snapshot()), "graphs": [log]}
+
+
+def time_scopes(session, feeds, count):
+    """Samples of the scopes inside an inference that the runtime can time itself; {} for most."""
+    measure = getattr(session, "time_scopes", None)
+    scopes = {}
+    for index in range(count if measure else 0):
+        for name, taken_ns in measure(feeds[index % len(feeds)]).items():
+            scopes.setdefault(name, []).append(taken_ns)
+    return scopes
 
 
 def do_cold(job):
@@ -116,19 +152,28 @@ def do_outputs(job):
     return {"graphs": [log], "outputs_sha256": save(job["outputs"], logits_NK)}
 
 
-MODES = {"latency": do_latency, "cold": do_cold, "outputs": do_outputs, "facts": do_facts}
+MODES = {
+    "latency": do_latency,
+    "cold": do_cold,
+    "outputs": do_outputs,
+    "sustained": do_sustained,
+    "paced": do_paced,
+    "facts": do_facts,
+}
 
 
 def load_adapter(job):
     """The module of the job's runtime; importing it imports the runtime and numpy."""
-    runtime = job["runtime"]
-    if runtime not in INSTALL:
-        raise JobError("runtime is none of %s: %s" % (", ".join(INSTALL), runtime))
+    runtime, runtimes = job["runtime"], importlib.import_module("runtimes")
+    name = runtimes.by_name(runtimes.ADAPTERS, runtime)
+    if name is None:
+        raise JobError("runtime is none of %s: %s" % (", ".join(runtimes.ADAPTERS), runtime))
     try:
-        return importlib.import_module("runtimes.%s_runtime" % runtime)
+        return importlib.import_module("runtimes." + name)
     except ImportError as error:
         where = "%s cannot be imported by %s: %s" % (runtime, sys.executable, error)
-        raise MissingError("%s; try: %s" % (where, INSTALL[runtime])) from error
+        install = runtimes.by_name(runtimes.INSTALL, runtime)
+        raise MissingError("%s; try: %s" % (where, install)) from error
 
 
 def read_inputs(job, most=None):
@@ -152,7 +197,7 @@ def only_graph(job):
 def load(adapter, job, graph, x_NX):
     """Load a graph and run it once, on the first batch: its session and its log."""
     start = time.perf_counter_ns()
-    session = adapter.Session(graph["path"], job["threads"], job["batch_size"], job["session_options"])
+    session = adapter.Session(graph["path"], job)
     load_ns = time.perf_counter_ns() - start
     feed = session.prepare(x_NX[: job["batch_size"]])
     start = time.perf_counter_ns()

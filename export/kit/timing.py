@@ -89,6 +89,46 @@ def take_turns(contenders, min_samples, min_time_s, block_samples, seed):
     return list(zip(samples, rounds))
 
 
+def sustain(run, feeds, duration_s, max_kept):
+    """Run back to back for `duration_s` and time every inference; keep every k-th, `max_kept` at most.
+
+    The k doubles, and every other sample is let go, each time that there are too many.
+    """
+    clock = time.perf_counter_ns
+    at, taken, step, count = [], [], 1, 0
+    with _without_gc():
+        begin = now = clock()
+        while now - begin < duration_s * 1e9:
+            start = clock()
+            run(feeds[count % len(feeds)])
+            now = clock()
+            if count % step == 0:
+                at.append(start - begin)
+                taken.append(now - start)
+                if len(at) >= max_kept:
+                    at, taken, step = at[::2], taken[::2], 2 * step
+            count += 1
+    return {"at_ns": at, "latency_ns": taken, "inferences": count}
+
+
+def pace(run, feeds, duration_s, rate_hz):
+    """Run once every 1 / rate_hz seconds for `duration_s`; what starts as the next is due is late."""
+    clock, period = time.perf_counter_ns, 1e9 / rate_hz
+    at, taken, late = [], [], 0
+    with _without_gc():
+        begin = clock()
+        for index in range(max(1, int(duration_s * rate_hz))):
+            wait_ns = begin + index * period - clock()
+            if wait_ns > 0:
+                time.sleep(wait_ns / 1e9)
+            start = clock()
+            run(feeds[index % len(feeds)])
+            taken.append(clock() - start)
+            at.append(start - begin)
+            late += start - begin >= (index + 1) * period
+    return {"at_ns": at, "latency_ns": taken, "inferences": len(at), "late": late}
+
+
 @contextlib.contextmanager
 def _without_gc():
     """No garbage collection inside: a pause of the interpreter is no latency of the graph."""

@@ -11,12 +11,12 @@ from onnx import numpy_helper
 from edgekd.conversion.check_graph import check_graph, read_graph
 from edgekd.conversion.dialects import to_dialect
 from edgekd.conversion.specs import load_spec
-from edgekd.documents.recipe import RuntimeName
+from edgekd.documents.runtime import TargetRuntime
 from edgekd.errors import BundleError, ConversionError
 from tests.conversion.graphs import CASES, Writer, conv_relu, residual
 
 
-def problems(model: onnx.ModelProto, runtime: RuntimeName = "tensorrt") -> list[str]:
+def problems(model: onnx.ModelProto, runtime: TargetRuntime = "tensorrt") -> list[str]:
     with pytest.raises(ConversionError) as caught:
         check_graph(model, load_spec(runtime), "graph.onnx")
     first, *rest = caught.value.message.splitlines()

@@ -5,12 +5,12 @@ from typing import get_args
 import pytest
 
 from edgekd.conversion.specs import load_spec, spec_of
-from edgekd.documents.recipe import RuntimeName
+from edgekd.documents.runtime import TargetRuntime
 from edgekd.documents.spec import FloatDialect, Int8Dialect
 
 
-@pytest.mark.parametrize("runtime", get_args(RuntimeName))
-def test_every_runtime_has_a_spec(runtime: RuntimeName) -> None:
+@pytest.mark.parametrize("runtime", get_args(TargetRuntime))
+def test_every_runtime_has_a_spec(runtime: TargetRuntime) -> None:
     spec = load_spec(runtime)
     assert spec.runtime == runtime
     assert spec.parity.min_top1_agreement == 0.995

@@ -9,8 +9,8 @@ import pytest
 from edgekd.devices.isa import INT8_MEANING, dialect_for, int8_instruction, int8_warning, saturates
 from edgekd.devices.profiles import load_profile, local_profile
 from edgekd.documents.profile import Int8Instruction
-from edgekd.documents.recipe import RuntimeName
 from edgekd.documents.run_log import Facts
+from edgekd.documents.runtime import TargetRuntime
 from edgekd.documents.scheme import Scheme
 
 SEVEN_BITS = Scheme(reduce_range=True)
@@ -57,8 +57,8 @@ def test_int8_instruction(isa: tuple[str, ...], instruction: str) -> None:
 
 @pytest.mark.parametrize("instruction", [*get_args(Int8Instruction), None])
 @pytest.mark.parametrize("scheme", [Scheme(), SEVEN_BITS, Scheme(weight_bits=4)])
-@pytest.mark.parametrize("runtime", get_args(RuntimeName))
-def test_the_dialect(runtime: RuntimeName, instruction: Int8Instruction | None, scheme: Scheme) -> None:
+@pytest.mark.parametrize("runtime", get_args(TargetRuntime))
+def test_the_dialect(runtime: TargetRuntime, instruction: Int8Instruction | None, scheme: Scheme) -> None:
     dialect = dialect_for(runtime, instruction, scheme)
     if runtime == "tensorrt":
         assert dialect == "tensorrt-s8"

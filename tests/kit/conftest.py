@@ -1,6 +1,7 @@
 """Modules of the kit, loaded from their files: the kit is a program, not a package."""
 
 import importlib.util
+import sys
 from types import ModuleType
 
 import pytest
@@ -13,7 +14,11 @@ def _load(name: str) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    sys.path.insert(0, str(shipped("export", "kit")))  # as for the program run.py
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.pop(0)
     return module
 
 

@@ -193,7 +193,7 @@ def test_a_graph_with_two_inputs(folder):
         ("[]", "{folder}/job.json: this kit takes jobs with schema = 1"),
         (
             '{"schema": 1, "mode": "dance"}',
-            "{folder}/job.json: mode is none of latency, cold, outputs, facts",
+            "{folder}/job.json: mode is none of latency, cold, outputs, sustained, paced, facts",
         ),
         ("{", "JSONDecodeError: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"),
     ],

@@ -56,4 +56,4 @@ def test_the_names_that_running_needs_are_there(owner, names):
 
 def test_session_options_are_refused(adapter):
     with pytest.raises(ValueError, match="TensorRT has no session options, found a, b"):
-        adapter.Session("g.onnx", 1, 1, {"b": "1", "a": "1"})
+        adapter.Session("g.onnx", {"session_options": {"b": "1", "a": "1"}})

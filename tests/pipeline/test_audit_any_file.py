@@ -16,7 +16,7 @@ from onnx import helper, numpy_helper
 from edgekd.conversion.audit import TOO_LARGE
 from edgekd.documents.audit import Audit
 from edgekd.documents.headline import headline
-from edgekd.documents.recipe import RuntimeName
+from edgekd.documents.runtime import TargetRuntime
 from edgekd.documents.sarif import to_sarif
 from edgekd.errors import BundleError, EdgekdError
 from edgekd.pipeline.audit import Request, audit
@@ -164,7 +164,7 @@ DAMAGED: dict[str, tuple[Callable[[bytes], bytes], str]] = {
 @pytest.mark.parametrize("runtime", ["onnxruntime", "tensorrt"])
 @pytest.mark.parametrize(("damage", "message"), DAMAGED.values(), ids=DAMAGED.keys())
 def test_damaged_files(
-    damage: Callable[[bytes], bytes], message: str, runtime: RuntimeName, tmp_path: Path
+    damage: Callable[[bytes], bytes], message: str, runtime: TargetRuntime, tmp_path: Path
 ) -> None:
     path = written(residual(), tmp_path)
     path.write_bytes(damage(path.read_bytes()))
@@ -202,7 +202,7 @@ def test_external_data_outside(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "tensorrt"])
-def test_more_than_two_gibibytes_are_read_from_the_file(runtime: RuntimeName, tmp_path: Path) -> None:
+def test_more_than_two_gibibytes_are_read_from_the_file(runtime: TargetRuntime, tmp_path: Path) -> None:
     """Nothing of the weights is read: the file has no content, only a size."""
     path = written(residual(), tmp_path)
     model = onnx.load(path)

@@ -17,14 +17,14 @@ class Session:
 
     build_ns = None  # nothing is built: the graph is optimized while it is loaded
 
-    def __init__(self, path, threads, batch_size, entries):
+    def __init__(self, path, job):
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
+        options.intra_op_num_threads = job["threads"]
         options.inter_op_num_threads = 1
         options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
         options.log_severity_level = 3
-        for key, value in entries.items():
+        for key, value in job["session_options"].items():
             options.add_session_config_entry(key, value)
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         inputs = [found.name for found in session.get_inputs()]

@@ -61,12 +61,13 @@ class _Cuda:
 class Session:
     """A loaded engine. `run(feed)` is the one call that is timed; its first result is the logits."""
 
-    def __init__(self, path, threads, batch_size, entries):
-        if entries:
-            raise ValueError("TensorRT has no session options, found %s" % ", ".join(sorted(entries)))
+    def __init__(self, path, job):
+        if job["session_options"]:
+            found = ", ".join(sorted(job["session_options"]))
+            raise ValueError("TensorRT has no session options, found %s" % found)
         self._cuda = _Cuda()
         self._logger = trt.Logger(trt.Logger.ERROR)
-        plan, self.build_ns = self._plan(path, batch_size)
+        plan, self.build_ns = self._plan(path, job["batch_size"])
         self._engine = trt.Runtime(self._logger).deserialize_cuda_engine(plan)
         if self._engine is None:
             raise ValueError("%s: TensorRT %s cannot load it; build it on this device" % (path, VERSION))
