@@ -1,29 +1,47 @@
-"""`edgekd devices`: the device profiles, and whether this machine is one of them."""
+"""`edgekd devices`: the device profiles, which of them a machine is, and a profile of a new one."""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from edgekd.cli import screen
+from edgekd.cli.boards import clean, unlock
+from edgekd.cli.calibrate import calibrate
+from edgekd.cli.devices_text import (
+    LIST_COLUMNS,
+    list_row,
+    machine_rows,
+    point_descriptions,
+    probe_data,
+    profile_facts,
+    profile_figures,
+    verdict,
+)
 from edgekd.devices.isa import int8_warning
-from edgekd.devices.local import LocalDevice
+from edgekd.devices.open_device import open_device
+from edgekd.devices.probe import Probe
+from edgekd.devices.probe import probe as recognize
+from edgekd.devices.probe_new import write_new_profile
 from edgekd.devices.profiles import (
     LOCAL,
     best_match,
     list_profiles,
-    load_profile,
     load_profile_at,
     local_profile,
     mismatches,
+    point_mismatches,
     profile_folders,
     profile_path,
 )
-from edgekd.documents.profile import Figure, OperatingPoint, Profile
+from edgekd.documents.base import nearest
+from edgekd.documents.profile import Profile
 from edgekd.documents.run_log import Facts
 from edgekd.errors import UsageError
-from edgekd.units import format_bytes
+from edgekd.files import write_text
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False, no_args_is_help=True)
 
@@ -32,17 +50,31 @@ DIFFERS = 1
 
 Name = Annotated[str, typer.Argument(help="A profile, or NAME@OPERATING_POINT; `local` is this machine.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+At = Annotated[
+    str, typer.Option("--device", help="The machine: `local`, ssh://[USER@]HOST[:PORT] or adb:SERIAL.")
+]
 
 
 @app.callback()
 def devices() -> None:
-    """List, show and check device profiles."""
+    """List, show and check device profiles, and make new ones."""
 
 
 @app.command("list")
-def list_(as_json: AsJson = False) -> None:
-    """List every profile."""
-    found = list_profiles()
+def list_(
+    kind: Annotated[
+        str | None, typer.Option(help="Only this kind, such as jetson, x86, arm-board, nvidia-gpu.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List every profile, with the peak of its default operating point."""
+    listed = list_profiles()
+    kinds = sorted({one.profile.kind for one in listed if one.profile is not None})
+    if kind is not None and kind not in kinds:
+        raise UsageError(
+            f"there is no kind '{kind}'{nearest(kind, kinds)}", hint=f"one of {', '.join(kinds)}"
+        )
+    found = [one for one in listed if kind is None or one.profile is None or one.profile.kind == kind]
     if as_json:
         screen.show_json(
             [
@@ -56,8 +88,8 @@ def list_(as_json: AsJson = False) -> None:
             ]
         )
         return
-    profiles = [one.profile for one in found if one.profile is not None]
-    screen.show_table(("name", "kind", "int8", "memory", "runtimes"), [_row(profile) for profile in profiles])
+    rows = [list_row(one.profile) for one in found if one.profile is not None]
+    screen.show_table(LIST_COLUMNS, rows, right=("SM", "memory"))
     for one in found:
         if one.problem is not None:
             screen.warning(f"{one.path}: {one.problem}")
@@ -67,13 +99,16 @@ def list_(as_json: AsJson = False) -> None:
 def show(name: Name, as_json: AsJson = False) -> None:
     """Show what a profile says, each number with its source, and warn where int8 may not pay."""
     profile, point = _load(name)
+    only = point if "@" in name else None
     if as_json:
         screen.show_json(_data(profile))
         return
     screen.show(f"{profile.id}: {profile.description}\n")
-    screen.show_table(("fact", "value"), _facts(profile))
-    figures = _figures(profile, point if "@" in name else None)
-    if figures:
+    screen.show_table(("fact", "value"), profile_facts(profile))
+    if points := point_descriptions(profile, only):
+        screen.show()
+        screen.show_table(("operating point", "what sets it"), points)
+    if figures := profile_figures(profile, only):
         screen.show()
         screen.show_table(("number", "value", "provenance", "source"), figures, right=("value",))
     if profile.notes:
@@ -85,17 +120,18 @@ def show(name: Name, as_json: AsJson = False) -> None:
 @app.command()
 def check(
     name: Annotated[
-        str | None, typer.Argument(help="A profile; without it, the one that matches best.")
+        str | None,
+        typer.Argument(help="A profile, or NAME@OPERATING_POINT; without it, the one that matches best."),
     ] = None,
+    device: At = LOCAL,
     as_json: AsJson = False,
 ) -> None:
-    """Say whether this machine is the device of a profile.
+    """Say whether a machine is the device of a profile, and at the operating point that is named.
 
     Exit codes: 0 it is, 1 it is not.
     """
-    facts = LocalDevice().facts("onnxruntime")
-    profile = _checked(name, facts)
-    differences = () if profile is None else mismatches(profile, facts)
+    facts = _facts_of(device)
+    profile, differences = _checked(name, facts)
     matches = profile is not None and not differences
     if as_json:
         screen.show_json(
@@ -108,13 +144,50 @@ def check(
         )
     elif profile is None:
         screen.show(
-            f"this machine ({_machine(facts)}) matches no profile; the profile 'local' takes it as it is"
+            f"the machine ({_machine(facts)}) matches no profile; the profile 'local' takes it as it is"
         )
     elif matches:
-        screen.show(f"this machine ({_machine(facts)}) is the device of the profile {profile.id}")
+        screen.show(f"the machine ({_machine(facts)}) is the device of the profile {name or profile.id}")
     else:
-        screen.show("\n".join((f"this machine is not the device of the profile {profile.id}:", *differences)))
+        head = f"the machine is not the device of the profile {name or profile.id}:"
+        screen.show("\n".join((head, *differences)))
     raise typer.Exit(0 if matches else DIFFERS)
+
+
+@app.command()
+def probe(
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write the machine's facts to this JSON file.")
+    ] = None,
+    device: At = LOCAL,
+    as_json: AsJson = False,
+) -> None:
+    """Recognize a machine: its profile, or what was found and the nearest profiles."""
+    facts = _facts_of(device)
+    found = recognize(facts, [one.profile for one in list_profiles() if one.profile is not None])
+    if output is not None:
+        write_text(output, json.dumps(facts.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n")
+        screen.note(f"wrote {output}")
+    if as_json:
+        screen.show_json(probe_data(found))
+    else:
+        _show_probe(found)
+
+
+@app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="Id of the profile: small letters, digits and hyphens.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="The file, NAME.toml; else it goes to the user's own profiles."),
+    ] = None,
+    device: At = LOCAL,
+) -> None:
+    """Make a profile of a machine; no file is overwritten."""
+    path = write_new_profile(name, _facts_of(device), output)
+    screen.show(f"{path}\nthe machine is the device of the profile {name}")
+    if path.resolve().parent not in [folder.resolve() for folder in profile_folders()]:
+        screen.note(f"to use it, name its folder: EDGEKD_PROFILES={path.resolve().parent}")
 
 
 @app.command()
@@ -131,20 +204,51 @@ def where(
         screen.show(f"{folder}" if folder.is_dir() else f"{folder} (no such folder)")
 
 
+app.command()(calibrate)
+app.command()(unlock)
+app.command()(clean)
+
+
+def _facts_of(address: str) -> Facts:
+    """What a machine says of itself; the one place of this file that asks it."""
+    with open_device(address, on_event=screen.note) as device:
+        return device.facts("onnxruntime")
+
+
 def _load(name: str) -> tuple[Profile, str | None]:
     if name == LOCAL:
-        return local_profile(LocalDevice().facts("onnxruntime")), None
+        return local_profile(_facts_of(LOCAL)), None
     return load_profile_at(name)
 
 
-def _checked(name: str | None, facts: Facts) -> Profile | None:
+def _checked(name: str | None, facts: Facts) -> tuple[Profile | None, tuple[str, ...]]:
+    """The profile that is meant, and what differs from it; of its operating points only a named one."""
     if name is None:
-        return best_match(facts, [one.profile for one in list_profiles() if one.profile is not None])
+        return best_match(facts, [one.profile for one in list_profiles() if one.profile is not None]), ()
     if name == LOCAL:
         raise UsageError(
             "this machine is always the device of the profile 'local'", hint="edgekd devices show local"
         )
-    return load_profile(name)
+    profile, point = load_profile_at(name)
+    differences = mismatches(profile, facts)
+    return profile, (*differences, *(point_mismatches(profile, point, facts) if "@" in name else ()))
+
+
+def _show_probe(found: Probe) -> None:
+    screen.show(f"{verdict(found)}\n")
+    screen.show_table(("machine", ""), list(machine_rows(found.facts)))
+    if found.nearest:
+        screen.show()
+        rows = [(one.profile.id, line) for one in found.nearest for line in one.differences]
+        screen.show_table(("nearest profile", "what differs"), rows)
+    if found.nearest or found.unknown_gpus:
+        screen.show("\nedgekd devices new NAME makes a profile of this machine")
+    for line in (*map(_no_such_gpu, found.unknown_gpus), *found.point_differences):
+        screen.warning(line)
+
+
+def _no_such_gpu(gpu: str) -> str:
+    return f"no profile is that of the GPU {gpu}"
 
 
 def _data(profile: Profile) -> dict[str, object]:
@@ -153,65 +257,3 @@ def _data(profile: Profile) -> dict[str, object]:
 
 def _machine(facts: Facts) -> str:
     return facts.board or facts.cpu or facts.machine
-
-
-def _row(profile: Profile) -> tuple[str, ...]:
-    return (
-        profile.id,
-        profile.kind,
-        "-" if profile.cpu is None else profile.cpu.int8,
-        "-" if profile.memory_bytes is None else format_bytes(int(profile.memory_bytes.value)),
-        ", ".join(one.runtime for one in profile.runtimes),
-    )
-
-
-def _facts(profile: Profile) -> list[tuple[str, str]]:
-    """What a profile says that is no number."""
-    cpu, gpu, detect = profile.cpu, profile.gpu, profile.detect
-    facts = [
-        ("kind", profile.kind),
-        ("aliases", ", ".join(profile.aliases)),
-        ("cpu", "" if cpu is None else f"{cpu.name}; int8 by {cpu.int8}"),
-        ("gpu", "" if gpu is None else f"{gpu.name}; SM {gpu.sm}"),
-        ("operating points", ", ".join(map(_marked, profile.operating_points.items()))),
-        *(("runtime", f"{one.runtime} {one.versions}".strip()) for one in profile.runtimes),
-        ("machine", " or ".join(detect.machine)),
-        ("must report", ", ".join(detect.isa)),
-        ("must report one of", ", ".join(detect.isa_any)),
-        ("must not report", ", ".join(detect.isa_absent)),
-        ("board", detect.board or ""),
-        ("gpu reported as", detect.gpu or ""),
-        ("least memory", "" if detect.min_memory_bytes is None else format_bytes(detect.min_memory_bytes)),
-    ]
-    return [(key, value) for key, value in facts if value]
-
-
-def _marked(point: tuple[str, OperatingPoint]) -> str:
-    return f"{point[0]} (default)" if point[1].default else point[0]
-
-
-def _figures(profile: Profile, only: str | None) -> list[tuple[str, str, str, str]]:
-    """Every number of a profile, or of one operating point, with its source."""
-    parts: dict[str, Figure | None] = {}
-    if only is None:
-        parts["cpu.cores"] = None if profile.cpu is None else profile.cpu.cores
-        parts["gpu.sm_count"] = None if profile.gpu is None else profile.gpu.sm_count
-        parts["memory_bytes"] = profile.memory_bytes
-    for name, point in profile.operating_points.items():
-        if only in (None, name):
-            parts |= {f"{name}: {key}": figure for key, figure in _point_figures(point).items()}
-    return [
-        (key, _number(figure.value), figure.provenance, figure.source)
-        for key, figure in parts.items()
-        if figure is not None
-    ]
-
-
-def _number(value: float) -> str:
-    return str(int(value)) if value.is_integer() else f"{value:g}"
-
-
-def _point_figures(point: OperatingPoint) -> dict[str, Figure | None]:
-    return {
-        key: value for key in OperatingPoint.model_fields if isinstance(value := getattr(point, key), Figure)
-    }

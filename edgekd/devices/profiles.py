@@ -7,17 +7,37 @@ ships; the first file of a name wins. A profile says what a device is; the facts
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgekd.devices.isa import int8_instruction
+from edgekd.devices.matching import best_match, matches, mismatches, point_here, point_mismatches, split_gpu
 from edgekd.documents.base import nearest
 from edgekd.documents.profile import Cpu, Detect, Figure, Gpu, Profile, ProfileRuntime
 from edgekd.documents.run_log import Facts
 from edgekd.errors import DocumentError, UsageError
 from edgekd.shipped import shipped
-from edgekd.units import format_bytes
+
+__all__ = [
+    "LOCAL",
+    "FoundProfile",
+    "best_match",
+    "default_point",
+    "list_profiles",
+    "load_profile",
+    "load_profile_at",
+    "local_profile",
+    "matches",
+    "mismatches",
+    "own_folder",
+    "point_here",
+    "point_mismatches",
+    "profile_folders",
+    "profile_path",
+    "profile_paths",
+    "target_sm",
+]
 
 LOCAL = "local"
 """Name of the profile of the machine at hand, which has no file."""
@@ -38,8 +58,13 @@ def profile_folders() -> tuple[Path, ...]:
     own = [
         Path(entry).expanduser() for entry in os.environ.get("EDGEKD_PROFILES", "").split(os.pathsep) if entry
     ]
+    return (*own, own_folder(), shipped("profiles"))
+
+
+def own_folder() -> Path:
+    """The folder of the user's own profiles; it need not exist."""
     config = Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser()
-    return (*own, config / "edgekd" / "profiles", shipped("profiles"))
+    return config / "edgekd" / "profiles"
 
 
 def profile_paths() -> dict[str, Path]:
@@ -57,10 +82,10 @@ def list_profiles() -> tuple[FoundProfile, ...]:
 
 
 def load_profile(reference: str) -> Profile:
-    """The profile that `NAME` or `NAME@OPERATING_POINT` means.
+    """The profile that `NAME` or `NAME@OPERATING_POINT` means; an alias of a profile is a name of it too.
 
     Raises:
-        UsageError: no profile, or no operating point of it, has that name.
+        UsageError: no profile, or no operating point of it, has that name, or several have that alias.
         DocumentError: its file is not a profile.
     """
     return load_profile_at(reference)[0]
@@ -72,11 +97,13 @@ def load_profile_at(reference: str) -> tuple[Profile, str | None]:
     The point is the default one when none is named, and None when the profile has none.
 
     Raises:
-        UsageError: no profile, or no operating point of it, has that name.
+        UsageError: no profile, or no operating point of it, has that name, or several have that alias.
         DocumentError: its file is not a profile.
     """
     name, at, point = reference.partition("@")
-    profile = _read(name, profile_path(name))
+    path = profile_path(name)
+    name = path.stem
+    profile = _read(name, path)
     if not at:
         return profile, default_point(profile)
     points = tuple(profile.operating_points)
@@ -91,20 +118,38 @@ def load_profile_at(reference: str) -> tuple[Profile, str | None]:
 
 
 def profile_path(name: str) -> Path:
-    """The file of a profile.
+    """The file of a profile, by its name or by one of its aliases.
 
     Raises:
-        UsageError: no file of the search path has that name.
+        UsageError: no file of the search path has that name, or several have that alias.
     """
     if name == LOCAL:
         raise UsageError("the profile 'local' has no file: it is the machine at hand, probed when it is used")
     paths = profile_paths()
-    if name not in paths:
+    return paths[name] if name in paths else paths[_named_by(name, tuple(paths))]
+
+
+def _named_by(alias: str, names: tuple[str, ...]) -> str:
+    """The name of the profile that has an alias, whose case does not matter."""
+    owners = dict.fromkeys(owner for one, owner in _aliases() if one.casefold() == alias.casefold())
+    if len(owners) > 1:
         raise UsageError(
-            f"there is no profile '{name}'{nearest(name, (LOCAL, *paths))}",
+            f"'{alias}' is an alias of several profiles: {', '.join(owners)}", hint="name one of them"
+        )
+    if not owners:
+        known = (LOCAL, *names, *(one for one, _ in _aliases()))
+        raise UsageError(
+            f"there is no profile '{alias}'{nearest(alias, known)}",
             hint="edgekd devices list shows every profile, edgekd devices where the folders searched",
         )
-    return paths[name]
+    return next(iter(owners))
+
+
+def _aliases() -> Iterator[tuple[str, str]]:
+    """Each alias with the name of its profile; files that are no profile have none."""
+    for found in list_profiles():
+        for alias in () if found.profile is None else found.profile.aliases:
+            yield alias, found.name
 
 
 def default_point(profile: Profile) -> str | None:
@@ -115,18 +160,6 @@ def default_point(profile: Profile) -> str | None:
 def target_sm(profile: Profile) -> int | None:
     """Compute capability of the profile's GPU without the point, such as 87; None without a GPU."""
     return None if profile.gpu is None else profile.gpu.sm
-
-
-def mismatches(profile: Profile, facts: Facts) -> tuple[str, ...]:
-    """Every difference between what a profile wants and what a machine reports; none if it is that device."""
-    here = f"this machine ({facts.cpu or facts.machine})"
-    return tuple(_differences(profile, facts, here))
-
-
-def best_match(facts: Facts, profiles: Iterable[Profile]) -> Profile | None:
-    """The most specific profile that a machine matches: one that names its board or its GPU comes first."""
-    matching = [profile for profile in profiles if not mismatches(profile, facts)]
-    return max(matching, key=lambda profile: _specificity(profile.detect), default=None)
 
 
 def local_profile(facts: Facts) -> Profile:
@@ -170,62 +203,13 @@ def _name_problems(name: str, profile: Profile) -> Iterator[str]:
             yield f"{key}: '{LOCAL}' is the machine at hand; another {key} is expected"
 
 
-def _differences(profile: Profile, facts: Facts, here: str) -> Iterator[str]:
-    wants = profile.detect
-    if wants.machine and facts.machine not in wants.machine:
-        yield f"the profile wants {' or '.join(wants.machine)}; {here} is {facts.machine}"
-    else:
-        yield from _isa_differences(wants, facts, here)
-    if wants.board is not None and not (facts.board or "").startswith(wants.board):
-        yield f"the profile wants the board {wants.board}; {here} reports {facts.board or 'no board'}"
-    yield from _gpu_differences(profile, facts, here)
-    if wants.min_memory_bytes is not None and (facts.memory_bytes or 0) < wants.min_memory_bytes:
-        found = "no size" if facts.memory_bytes is None else format_bytes(facts.memory_bytes)
-        yield f"the profile wants {format_bytes(wants.min_memory_bytes)} of memory; {here} reports {found}"
-
-
-def _isa_differences(wants: Detect, facts: Facts, here: str) -> Iterator[str]:
-    for feature in wants.isa:
-        if feature not in facts.isa:
-            yield f"the profile wants {feature}; {here} does not report it"
-    if wants.isa_any and not set(wants.isa_any) & set(facts.isa):
-        yield f"the profile wants {' or '.join(wants.isa_any)}; {here} reports none of them"
-    for feature in wants.isa_absent:
-        if feature in facts.isa:
-            yield f"the profile is for machines without {feature}; {here} reports it"
-
-
-def _gpu_differences(profile: Profile, facts: Facts, here: str) -> Iterator[str]:
-    wanted = profile.detect.gpu
-    if wanted is None:
-        return
-    gpus = [_split_gpu(text) for text in facts.gpus]
-    sms = [sm for name, sm in gpus if name.casefold() == wanted.casefold()]
-    if not sms:
-        found = ", ".join(name for name, _ in gpus) or "no NVIDIA GPU"
-        yield f"the profile wants the GPU {wanted}; {here} reports {found}"
-    elif profile.gpu is not None and profile.gpu.sm not in (*sms, None) and None not in sms:
-        yield f"the profile wants SM {profile.gpu.sm}; the {wanted} of {here} reports {sms[0]}"
-
-
-def _split_gpu(text: str) -> tuple[str, int | None]:
-    """`NVIDIA L4 (8.9)` -> ("NVIDIA L4", 89)."""
-    name, opening, capability = text.rpartition(" (")
-    digits = capability.rstrip(")").replace(".", "")
-    return (name, int(digits)) if opening and digits.isdecimal() else (text, None)
-
-
-def _specificity(detect: Detect) -> tuple[bool, bool, int]:
-    return detect.board is not None, detect.gpu is not None, len(detect.isa) + len(detect.isa_absent)
-
-
 def _probed(value: float) -> Figure:
     return Figure(value=value, provenance="measured", source="edgekd doctor")
 
 
 def _first_gpu(facts: Facts) -> Gpu | None:
     for text in facts.gpus:
-        name, sm = _split_gpu(text)
+        name, sm = split_gpu(text)
         if sm is not None:
             return Gpu(name=name, sm=sm)
     return None

@@ -16,16 +16,40 @@ from edgekd.documents.run_log import Facts
 from edgekd.shipped import shipped
 
 LIST = """\
-name                   kind        int8     memory    runtimes
-jetson-orin-nano-8gb   jetson      dotprod  8.00 GiB  tensorrt, onnxruntime
-nvidia-h200-sxm        nvidia-gpu  -        131 GiB   tensorrt, onnxruntime
-nvidia-l4              nvidia-gpu  -        22.4 GiB  tensorrt, onnxruntime
-nxp-imx8m-plus         arm-board   neon     -         onnxruntime
-raspberry-pi-4-8gb     arm-board   neon     8.00 GiB  onnxruntime
-raspberry-pi-5-8gb     arm-board   dotprod  8.00 GiB  onnxruntime
-raspberry-pi-zero-2-w  arm-board   neon     512 MiB   onnxruntime
-x86-64-avx2            x86         avx2     -         onnxruntime
-x86-64-avx512-vnni     x86         vnni     -         onnxruntime
+name                             kind        int8      SM    memory  peak int8                  runtimes
+amd-ryzen-embedded-8845hs-class  x86         vnni       -         -  4.1 TOPS                   onnxruntime
+intel-core-ultra-155h            x86         vnni       -         -  -                          onnxruntime
+intel-core-ultra-200v            x86         vnni       -         -  -                          onnxruntime
+intel-n100                       x86         vnni       -         -  0.87 TOPS                  onnxruntime
+jetson-agx-orin-64gb             jetson      dotprod   87  64.0 GiB  20.5 TOPS                  \
+tensorrt, onnxruntime
+jetson-agx-thor-t5000-128gb      jetson      i8mm     110   128 GiB  516 TOPS                   \
+tensorrt, onnxruntime
+jetson-orin-nano-8gb             jetson      dotprod   87  8.00 GiB  30.1 TOPS                  \
+tensorrt, onnxruntime
+jetson-orin-nx-16gb              jetson      dotprod   87  16.0 GiB  38.4 TOPS                  \
+tensorrt, onnxruntime
+jetson-xavier-nx-8gb             jetson      neon      72  8.00 GiB  13.6 TOPS                  onnxruntime
+nvidia-a10                       nvidia-gpu  -         86  22.4 GiB  250 TOPS                   \
+tensorrt, onnxruntime
+nvidia-h100-sxm                  nvidia-gpu  -         90  74.5 GiB  1979 TOPS                  \
+tensorrt, onnxruntime
+nvidia-h200-sxm                  nvidia-gpu  -         90   131 GiB  1979 TOPS                  \
+tensorrt, onnxruntime
+nvidia-l4                        nvidia-gpu  -         89  22.4 GiB  242 TOPS                   \
+tensorrt, onnxruntime
+nvidia-t4                        nvidia-gpu  -         75  14.9 GiB  130 TOPS                   \
+tensorrt, onnxruntime
+nxp-imx8m-plus                   arm-board   neon       -         -  0.115 TOPS                 onnxruntime
+raspberry-pi-4-8gb               arm-board   neon       -  8.00 GiB  0.096 TOPS                 onnxruntime
+raspberry-pi-5-8gb               arm-board   dotprod    -  8.00 GiB  0.614 TOPS                 onnxruntime
+raspberry-pi-zero-2-w            arm-board   neon       -   512 MiB  0.064 TOPS                 onnxruntime
+rockchip-rk3588                  arm-board   dotprod    -         -  0.845 TOPS                 onnxruntime
+rtx-4060-laptop                  nvidia-gpu  -         89  7.45 GiB  116 TOPS                   \
+tensorrt, onnxruntime
+x86-64-amx                       x86         amx        -         -  2.05 TOPS a core and GHz   onnxruntime
+x86-64-avx2                      x86         avx2       -         -  0.064 TOPS a core and GHz  onnxruntime
+x86-64-avx512-vnni               x86         vnni       -         -  0.256 TOPS a core and GHz  onnxruntime
 """
 
 SHOW = """\
@@ -40,6 +64,9 @@ runtime           onnxruntime >= 1.23
 machine           x86_64
 must report       avx2, fma
 must not report   avx512_vnni, avx_vnni, amx_int8
+
+operating point         what sets it
+1-core-1-ghz (default)  One core at 1 GHz, as a unit to scale from
 
 number                     value  provenance  source
 1-core-1-ghz: cpu_mhz       1000  derived     1000; the unit of this operating point
@@ -58,6 +85,29 @@ or have reduce_range.
 def test_list(edgekd: Any) -> None:
     result = edgekd("devices", "list")
     assert (result.exit_code, result.stdout, result.stderr) == (0, LIST, "")
+
+
+def test_list_of_one_kind(edgekd: Any) -> None:
+    lines = edgekd("devices", "list", "--kind", "arm-board").stdout.splitlines()
+    assert [line.split()[:2] for line in lines[1:]] == [
+        [name, "arm-board"]
+        for name in (
+            *("nxp-imx8m-plus", "raspberry-pi-4-8gb", "raspberry-pi-5-8gb", "raspberry-pi-zero-2-w"),
+            "rockchip-rk3588",
+        )
+    ]
+    listed = json.loads(edgekd("devices", "list", "--kind", "jetson", "--json").stdout)
+    assert {one["profile"]["kind"] for one in listed} == {"jetson"}
+    assert len(listed) == 5
+
+
+def test_list_of_a_kind_that_is_none(edgekd: Any) -> None:
+    result = edgekd("devices", "list", "--kind", "jetsn")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == (
+        "error: there is no kind 'jetsn'; did you mean 'jetson'?\n"
+        "  try: one of arm-board, jetson, nvidia-gpu, x86\n"
+    )
 
 
 def test_list_names_a_broken_file_on_standard_error(edgekd: Any, own_folders: Path) -> None:
@@ -96,12 +146,22 @@ def test_show_is_silent_where_int8_pays(edgekd: Any) -> None:
 
 
 def test_show_one_operating_point(edgekd: Any) -> None:
-    screen = edgekd("devices", "show", "jetson-orin-nano-8gb@15W").stdout
+    screen = edgekd("devices", "show", "p3767-0003@15W").stdout
     assert (
-        "15W: gpu_mhz        612  vendor      nvpmodel_p3767_0003_super.conf; the datasheet says 625\n"
+        "15W: gpu_mhz         612  vendor      nvpmodel_p3767_0003_super.conf; the datasheet says 625\n"
         in screen
     )
+    assert "operating point  what sets it\n15W              nvpmodel 15W\n\n" in screen
     assert "25W: " not in screen
+
+
+def test_show_tells_what_reaches_an_npu(edgekd: Any) -> None:
+    screen = edgekd("devices", "show", "rk3588").stdout
+    assert (
+        "npu               Rockchip NPU, 3 cores; no runtime of edgekd reaches it; "
+        "Rockchip's RKNN toolkit reaches it, with a format of its own\n"
+    ) in screen
+    assert "npu.int8_tops               6  secondary   blog.csdn.net, 139720663\n" in screen
 
 
 def test_show_as_json_is_the_profile(edgekd: Any) -> None:
@@ -118,17 +178,17 @@ def test_show_local_is_the_machine_at_hand(edgekd: Any, facts: Facts) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "text"),
     [
-        ((), 0, "this machine (AMD EPYC) is the device of the profile x86-64-avx512-vnni\n"),
+        ((), 0, "the machine (AMD EPYC) is the device of the profile x86-64-avx512-vnni\n"),
         (
             ("x86-64-avx512-vnni",),
             0,
-            "this machine (AMD EPYC) is the device of the profile x86-64-avx512-vnni\n",
+            "the machine (AMD EPYC) is the device of the profile x86-64-avx512-vnni\n",
         ),
         (
             ("x86-64-avx2",),
             1,
-            "this machine is not the device of the profile x86-64-avx2:\n"
-            "the profile is for machines without avx512_vnni; this machine (AMD EPYC) reports it\n",
+            "the machine is not the device of the profile x86-64-avx2:\n"
+            "the profile is for machines without avx512_vnni; the machine (AMD EPYC) reports it\n",
         ),
     ],
 )
@@ -145,7 +205,7 @@ def test_check_of_a_machine_that_is_no_profile(
     result = edgekd("devices", "check")
     assert result.exit_code == 1
     assert result.stdout == (
-        "this machine (AMD EPYC) matches no profile; the profile 'local' takes it as it is\n"
+        "the machine (AMD EPYC) matches no profile; the profile 'local' takes it as it is\n"
     )
 
 
