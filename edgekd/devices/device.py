@@ -26,11 +26,24 @@ class Device(Protocol):
 
         Raises:
             MissingError: the runtime is not installed on the device.
-            MeasurementError: the kit reports that the job failed, the runtime crashed, or the time is up.
-            DeviceError: the device could not be used, or its log is missing or cut short.
+            MeasurementError: the kit reports that the job failed.
+            DeviceError: the device could not be used, the runtime crashed, the time is up, or the log is
+                missing, cut short or of another job.
         """
         ...
 
     def facts(self, runtime: RuntimeName) -> Facts:
         """What the device is; `versions` has the runtime's only if it is installed there."""
         ...
+
+    def close(self) -> None:
+        """Leave nothing behind on the device; a later run would begin anew."""
+        ...
+
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def thread_variables(threads: int) -> dict[str, str]:
+    """Environment variables that hold the numeric libraries of a kit to a number of threads."""
+    return dict.fromkeys(THREAD_VARIABLES, str(threads))

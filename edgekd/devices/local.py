@@ -10,12 +10,13 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NoReturn
 
+from edgekd.devices.device import thread_variables
+from edgekd.devices.outcome import TAIL_BYTES, Outcome, log_of
 from edgekd.documents.job import Job
 from edgekd.documents.run_log import Facts, RunLog
 from edgekd.documents.runtime import RuntimeName
-from edgekd.errors import DeviceError, DocumentError, MeasurementError, MissingError, StorageError
+from edgekd.errors import DeviceError, StorageError
 from edgekd.shipped import shipped
 
 KEPT_VARIABLES = (
@@ -25,9 +26,7 @@ KEPT_VARIABLES = (
 )
 """What the kit needs to find Python, numpy, the runtime and the GPU; nothing else reaches it."""
 
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 FACTS_SECONDS = 60.0
-TAIL_BYTES = 2000
 
 
 class LocalDevice:
@@ -37,6 +36,9 @@ class LocalDevice:
 
     def __init__(self, kit: Path | None = None) -> None:
         self._program = (kit or shipped("export", "kit")) / "run.py"
+
+    def close(self) -> None:
+        """Nothing: a job leaves nothing behind."""
 
     def facts(self, runtime: RuntimeName) -> Facts:
         """What this machine is."""
@@ -60,11 +62,8 @@ class LocalDevice:
         command = [sys.executable, "-B", str(self._program), str(given), str(written)]
         with said.open("wb") as output:
             code = _wait(self._start(command, folder, job, output.fileno()), timeout_s)
-        if code is None:
-            _time_is_up(job, timeout_s)
-        if code < 0:
-            _crashed(job, code, _tail(said))
-        return _read_log(written, job, code, _tail(said))
+        log = written.read_bytes() if written.exists() else None
+        return log_of(Outcome(code, log, _end_of(said), timeout_s), job, where=self.name)
 
     def _start(self, command: list[str], folder: Path, job: Job, output: int) -> subprocess.Popen[bytes]:
         try:
@@ -89,15 +88,27 @@ def environment(threads: int, inherited: Mapping[str, str]) -> dict[str, str]:
     EDGEKD_KIT_PARENT ties the kit to this process, so that a killed host leaves no measurement running.
     """
     kept = {name: inherited[name] for name in KEPT_VARIABLES if name in inherited}
-    pinned = dict.fromkeys(THREAD_VARIABLES, str(threads))
-    return {**kept, **pinned, "EDGEKD_KIT_PARENT": str(os.getpid())}
+    return {**kept, **thread_variables(threads), "EDGEKD_KIT_PARENT": str(os.getpid())}
+
+
+def _end_of(path: Path) -> bytes:
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - TAIL_BYTES))
+        return file.read()
 
 
 def _absolute(job: Job) -> Job:
     """The job with absolute paths: the kit works in a folder of its own."""
     graphs = tuple(graph.model_copy(update={"path": os.path.abspath(graph.path)}) for graph in job.graphs)
     inputs, outputs = (path and os.path.abspath(path) for path in (job.inputs, job.outputs))
-    return job.model_copy(update={"graphs": graphs, "inputs": inputs, "outputs": outputs})
+    there = {"graphs": graphs, "inputs": inputs, "outputs": outputs, "cache": str(engine_cache())}
+    return job.model_copy(update=there)
+
+
+def engine_cache() -> Path:
+    """Where engines that were built on this machine are kept."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    return cache / "edgekd" / "engines"
 
 
 def _wait(process: subprocess.Popen[bytes], timeout_s: float) -> int | None:
@@ -115,58 +126,3 @@ def _kill_group(process: subprocess.Popen[bytes]) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-
-
-def _time_is_up(job: Job, timeout_s: float) -> NoReturn:
-    raise MeasurementError(
-        f"no result after {timeout_s:g} s; the kit was stopped",
-        where=_what(job),
-        hint="look for a graph that never ends or is far slower than expected",
-    )
-
-
-def _crashed(job: Job, code: int, tail: str) -> NoReturn:
-    try:
-        name = signal.Signals(-code).name
-    except ValueError:
-        name = f"signal {-code}"
-    killed = name == "SIGKILL"
-    raise MeasurementError(
-        (f"the kit was killed ({name})" if killed else f"the runtime crashed ({name})") + tail,
-        where=_what(job),
-        hint="look for a lack of memory: dmesg names what the kernel killed"
-        if killed
-        else "edgekd audit on the graph, and another version of the runtime",
-    )
-
-
-def _read_log(path: Path, job: Job, code: int, tail: str) -> RunLog:
-    if not path.exists():
-        raise DeviceError(f"the kit ended with exit code {code} and left no log{tail}", where=_what(job))
-    try:
-        log = RunLog.read(path)
-    except DocumentError as error:
-        problems = "; ".join(error.problems)
-        raise DeviceError(
-            f"the result is truncated or no run log: {problems}{tail}", where=_what(job)
-        ) from None
-    if code == 3:
-        raise MissingError(
-            log.error or f"{job.runtime} is not installed", where=_what(job), hint="edgekd doctor"
-        )
-    if code != 0 or log.error is not None:
-        raise MeasurementError(log.error or f"the kit ended with exit code {code}{tail}", where=_what(job))
-    return log
-
-
-def _what(job: Job) -> str:
-    """`local: latency of student fp32, student QAD int8`."""
-    graphs = ", ".join(graph.name for graph in job.graphs)
-    return f"local: {job.mode} of {graphs}" if graphs else f"local: {job.mode}"
-
-
-def _tail(said: Path) -> str:
-    """The last lines that the kit and its runtime printed, to end a message with."""
-    data = said.read_bytes()[-TAIL_BYTES:]
-    text = data.decode(errors="replace").strip()
-    return f"; its last words:\n{text}" if text else ""

@@ -126,7 +126,7 @@ def test_a_missing_runtime(folder):
 
 def test_a_crash_of_the_runtime(folder):
     device = runtime_that(folder, "print('about to fail', flush=True)\nos.kill(os.getpid(), 11)")
-    with pytest.raises(MeasurementError) as caught:
+    with pytest.raises(DeviceError) as caught:
         device.run(job(folder), timeout_s=60)
     assert str(caught.value) == (
         "local: cold of student fp32: the runtime crashed (SIGSEGV); its last words:\nabout to fail\n"
@@ -135,7 +135,7 @@ def test_a_crash_of_the_runtime(folder):
 
 
 def test_a_kit_that_is_killed(folder):
-    with pytest.raises(MeasurementError) as caught:
+    with pytest.raises(DeviceError) as caught:
         kit_that(folder, "os.kill(os.getpid(), 9)").run(job(folder), timeout_s=60)
     assert str(caught.value) == (
         "local: cold of student fp32: the kit was killed (SIGKILL)\n"
@@ -145,7 +145,7 @@ def test_a_kit_that_is_killed(folder):
 
 def test_a_graph_that_never_ends_is_stopped_with_all_its_processes(folder):
     start = time.monotonic()
-    with pytest.raises(MeasurementError) as caught:
+    with pytest.raises(DeviceError) as caught:
         LocalDevice().run(job(folder, ENDLESS), timeout_s=1.5)
     assert time.monotonic() - start < 20
     assert str(caught.value) == (
@@ -157,7 +157,7 @@ def test_a_graph_that_never_ends_is_stopped_with_all_its_processes(folder):
 def test_children_of_the_kit_are_stopped_too(folder):
     child = "import subprocess\nchild = subprocess.Popen(['sleep', '60'])"
     tell = f"open({str(folder / 'pid')!r}, 'w').write(str(child.pid))\nchild.wait()"
-    with pytest.raises(MeasurementError):
+    with pytest.raises(DeviceError):
         kit_that(folder, f"{child}\n{tell}").run(job(folder), timeout_s=1.5)
     assert is_gone(int((folder / "pid").read_text()))
 

@@ -1,0 +1,27 @@
+"""A real sshd for the tests of a whole process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.devices.sshd import WHY_NOT, Sshd, is_installed
+
+
+@pytest.fixture(scope="session")
+def shared_sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+    """An sshd that nobody cuts."""
+    if not is_installed():
+        pytest.skip(WHY_NOT)
+    sshd = Sshd(tmp_path_factory.mktemp("an sshd"))
+    sshd.start()
+    yield sshd
+    sshd.stop()
+
+
+@pytest.fixture
+def sshd(shared_sshd: Sshd, monkeypatch: pytest.MonkeyPatch) -> Sshd:
+    """The same, as the one that edgekd's ssh reaches."""
+    monkeypatch.setenv("EDGEKD_SSH", shared_sshd.command)
+    return shared_sshd
