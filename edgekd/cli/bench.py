@@ -1,71 +1,184 @@
-"""`edgekd bench`: latency of a graph, a bundle or a run, on the runtime and the device. Needs no torch."""
+"""`edgekd bench`: latency of graphs, bundles or a run, on runtimes and devices. Needs no torch."""
 
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from edgekd.cli import screen
+from edgekd.cli.bench_progress import BenchListener
 from edgekd.cli.progress import ScreenListener
 from edgekd.cli.stages import AsJson
 from edgekd.cli.verdict import show_report
-from edgekd.documents.measurement import Measurement, Percentile
 from edgekd.documents.recipe import Measuring
-from edgekd.documents.runtime import RuntimeName
 from edgekd.documents.verdict import EXIT_CODES
 from edgekd.errors import UsageError
-from edgekd.pipeline.bench import bench as measure
+from edgekd.pipeline.bench import render
+from edgekd.pipeline.bench.folder import no_plots, open_folder, write_folder
+from edgekd.pipeline.bench.plan import Plan, parse_place, parse_runtime, read_graphs
+from edgekd.pipeline.bench.run import Benched, bench, compare, label_of
 from edgekd.pipeline.rejudge import measure_run
 from edgekd.pipeline.run_folder import RUN_FILE
-from edgekd.units import format_bytes, format_ms, format_percent
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 _DEFAULTS = Measuring()
+SUSTAINED_S = 600.0
 
 
-@app.command()
-def bench(
+@app.command(name="bench")
+def bench_(
     ctx: typer.Context,
-    path: Annotated[Path, typer.Argument(help="An ONNX file, a bundle, or a run folder.")],
-    device: Annotated[str, typer.Option(help="Where to measure: `local`, this machine.")] = "local",
+    paths: Annotated[list[Path], typer.Argument(help="ONNX files, bundles, or one run folder.")],
+    device: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="[PROFILE=]ADDRESS: `local`, ssh://[USER@]HOST[:PORT] or adb:SERIAL; several at once.",
+            show_default="local",
+        ),
+    ] = None,
     runtime: Annotated[
-        RuntimeName | None, typer.Option(help="The runtime; default: the bundle's, or onnxruntime.")
+        list[str] | None,
+        typer.Option(
+            help="A runtime, such as onnxruntime-cuda; several in turn.", show_default="the graph's"
+        ),
     ] = None,
     profile: Annotated[
-        str | None, typer.Option(help="What the device must be; default: the bundle's profile.")
+        str | None,
+        typer.Option(help="What the device must be, `local` for anything.", show_default="the bundle's"),
     ] = None,
-    inputs: Annotated[Path | None, typer.Option(help="A .npy of inputs, batch first.")] = None,
+    inputs: Annotated[
+        Path | None, typer.Option(help="A .npy of inputs, batch first; a .npz for several inputs.")
+    ] = None,
     processes: Annotated[int, typer.Option(min=2, help="Fresh processes.")] = _DEFAULTS.processes,
-    threads: Annotated[
-        int, typer.Option(min=1, max=1024, help="Threads of the runtime.")
-    ] = _DEFAULTS.threads,
+    threads: Annotated[str, typer.Option(help="Threads of the runtime, such as 1,2,4.")] = "1",
+    batch: Annotated[
+        str | None,
+        typer.Option(help="Examples in one inference, such as 1,8.", show_default="the graph's, or 1"),
+    ] = None,
     min_time: Annotated[
         float, typer.Option(min=0.01, help="Least measured seconds in each process.")
     ] = _DEFAULTS.min_time_s,
+    sustained: Annotated[
+        float | None,
+        typer.Option(
+            min=3, help=f"Also back to back for so many seconds; {SUSTAINED_S:g} or more tell of heat."
+        ),
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option(min=0.1, help="Also at a fixed rate, as a camera: inferences in a second.")
+    ] = None,
+    rate_seconds: Annotated[float, typer.Option(min=1, help="Time at that rate.")] = 60.0,
+    interleave: Annotated[
+        bool, typer.Option("--interleave", help="Compare each graph with the first, taking turns.")
+    ] = False,
+    option: Annotated[
+        list[str] | None, typer.Option(help="KEY=VALUE for the runtime's session; several.")
+    ] = None,
+    accept_mismatch: Annotated[
+        bool, typer.Option("--accept-mismatch", help="Measure although the device is not the profile's.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Keep raw samples, tables and plots here, and go on from there.")
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Measure anew what --out holds.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Measure latency, and for a bundle accuracy, on the runtime and the device.
+    """Measure latency, memory and energy, and for a bundle accuracy, on the runtime and the device.
 
     A run folder is measured as its recipe says, and the exit code is its verdict's.
     """
-    if (path / RUN_FILE).is_file():
+    if len(paths) == 1 and (paths[0] / RUN_FILE).is_file():
         _refuse_options(ctx)
-        raise typer.Exit(_bench_run(path, as_json=as_json))
-    measuring = Measuring(processes=processes, threads=threads, min_time_s=min_time)
-    found = measure(path, device=device, runtime=runtime, profile=profile, inputs=inputs, measuring=measuring)
+        raise typer.Exit(_bench_run(paths[0], as_json=as_json))
+    with tempfile.TemporaryDirectory(prefix="edgekd-bench-") as scratch:
+        plan = Plan(
+            graphs=read_graphs(paths, inputs, Path(scratch)),
+            places=tuple(parse_place(text, profile) for text in device or ["local"]),
+            runtimes=tuple(map(parse_runtime, runtime or ())),
+            threads=_numbers("--threads", threads),
+            batches=(None,) if batch is None else _numbers("--batch", batch),
+            measuring=_DEFAULTS.model_copy(update={"processes": processes, "min_time_s": min_time}),
+            session_options=dict(map(_pair, option or ())),
+            sustained_s=sustained,
+            rate_hz=rate,
+            rate_s=rate_seconds,
+            accept_mismatch=accept_mismatch,
+        )
+        raise typer.Exit(
+            _bench(plan, Path(scratch), out, interleave=interleave, fresh=fresh, as_json=as_json)
+        )
+
+
+def _bench(
+    plan: Plan, scratch: Path, out: Path | None, *, interleave: bool, fresh: bool, as_json: bool
+) -> int:
+    """Measure, or read what is there; show it; the exit code."""
+    done = None if out is None else open_folder(out, plan, interleave=interleave, fresh=fresh)
+    if done is not None:
+        screen.note(f"{out}: done before; --fresh measures anew")
+        return _show(Benched(done, ((),) * len(done.rows)), as_json=as_json)
+    with BenchListener(quiet=as_json) as listener:
+        found = (compare if interleave else bench)(plan, scratch, listener, out=out)
+    if out is not None and not write_folder(out, found):
+        screen.note(no_plots())
+    return _show(found, as_json=as_json)
+
+
+def _show(found: Benched, *, as_json: bool) -> int:
+    document = found.document
     if as_json:
-        screen.show_json(json.loads(found.to_json()))
+        screen.show_json(json.loads(document.to_json()))
     else:
-        _show(found)
+        _show_tables(found)
+    for what, why in render.errors(document):
+        screen.error(why if len(document.rows) + len(document.comparisons) == 1 else f"{what}: {why}")
+    codes = [row.exit_code for row in document.rows] + [pair.exit_code for pair in document.comparisons]
+    return max(codes, default=0)
+
+
+def _show_tables(found: Benched) -> None:
+    rows = [row for row in zip(found.document.rows, found.courses, strict=True) if row[0].measurement]
+    if rows:
+        screen.show_table(render.HEADINGS, [render.cells(row, courses) for row, courses in rows])
+    for row, _ in rows:
+        if len(rows) > 1:
+            screen.show(f"\n{label_of(row.setting)}")
+        else:
+            screen.show()
+        screen.show_table(("", ""), list(render.details(row)))
+    if found.document.comparisons:
+        screen.show_table(render.COMPARED, list(map(render.compared, found.document.comparisons)))
+    for line in render.problems(found.document):
+        screen.warning(line)
+
+
+def _numbers(name: str, text: str) -> tuple[int, ...]:
+    """`1,2,4` as numbers.
+
+    Raises:
+        UsageError: they are none.
+    """
+    words = [word.strip() for word in text.split(",")]
+    if not all(word.isascii() and word.isdigit() and 0 < int(word) <= 1024 for word in words):
+        raise UsageError(f"{name} takes numbers from 1 to 1024, such as 1,2,4; found '{text}'")
+    return tuple(dict.fromkeys(map(int, words)))
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not key or not equals:
+        raise UsageError(f"--option takes KEY=VALUE, found '{text}'")
+    return key, value
 
 
 def _refuse_options(ctx: typer.Context) -> None:
     """A run is measured as its recipe says."""
-    given = [name for name in ctx.params if _is_given(ctx, name) and name not in ("path", "as_json")]
+    given = [name for name in ctx.params if _is_given(ctx, name) and name not in ("paths", "as_json")]
     if given:
         option = f"--{given[0].replace('_', '-')}"
         raise UsageError(f"{option} is for a graph or a bundle", hint="a run is measured as its recipe says")
@@ -84,36 +197,3 @@ def _bench_run(run: Path, *, as_json: bool) -> int:
     else:
         show_report(report, run)
     return EXIT_CODES[report.verdict]
-
-
-def _show(found: Measurement) -> None:
-    (subject,) = found.subjects
-    latency = subject.latency
-    assert latency is not None
-    rows = [
-        ("p50", _percentile(latency.p50)),
-        ("p90", _percentile(latency.p90)),
-        ("p99", _percentile(latency.p99)),
-        ("samples", f"{latency.samples} in {latency.processes} processes, {latency.threads} thread(s)"),
-        ("load", format_ms(latency.load_ms)),
-        ("first inference", format_ms(latency.first_ms)),
-        ("cold start", "-" if latency.cold_start_ms is None else format_ms(latency.cold_start_ms)),
-        ("size", format_bytes(subject.size_bytes)),
-    ]
-    if subject.accuracy is not None:
-        rows.append(
-            ("top-1", f"{format_percent(subject.accuracy.top1)} of {subject.accuracy.count} examples")
-        )
-    if subject.audit is not None:
-        rows.append(("int8", f"{subject.audit.int8_ops} of {subject.audit.weighted_ops} weighted operators"))
-    screen.show_table((subject.name, f"{found.runtime} on {found.facts.cpu or found.facts.machine}"), rows)
-    for line in found.mismatches:
-        screen.warning(f"this machine is not {found.profile}: {line}")
-    for line in found.warnings:
-        screen.warning(line)
-
-
-def _percentile(percentile: Percentile | None) -> str:
-    if percentile is None:
-        return "too few samples"
-    return f"{format_ms(percentile.value_ms)}, upper bound {format_ms(percentile.upper_ms)}"

@@ -26,7 +26,7 @@ class ScreenListener:
 
     def __enter__(self) -> Self:
         if sys.stderr.isatty() and not self._quiet:
-            self._bars = _bars()
+            self._bars = bars()
             self._bars.start()
         return self
 
@@ -106,7 +106,8 @@ class TrainingListener:
         return epoch * 10 // self._epochs > (epoch - 1) * 10 // self._epochs
 
 
-def _bars() -> Progress:
+def bars() -> Progress:
+    """Bars on standard error that vanish when they are done."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     return Progress(
