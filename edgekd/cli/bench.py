@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -16,11 +17,11 @@ from edgekd.cli.stages import AsJson
 from edgekd.cli.verdict import show_report
 from edgekd.documents.recipe import Measuring
 from edgekd.documents.verdict import EXIT_CODES
-from edgekd.errors import UsageError
+from edgekd.errors import StorageError, UsageError
 from edgekd.pipeline.bench import render
 from edgekd.pipeline.bench.folder import no_plots, open_folder, write_folder
-from edgekd.pipeline.bench.plan import Plan, parse_place, parse_runtime, read_graphs
-from edgekd.pipeline.bench.run import Benched, bench, compare, label_of
+from edgekd.pipeline.bench.plan import Plan, parse_place, parse_places, parse_runtime, read_graphs
+from edgekd.pipeline.bench.run import Benched, bench, compare
 from edgekd.pipeline.rejudge import measure_run
 from edgekd.pipeline.run_folder import RUN_FILE
 
@@ -94,12 +95,12 @@ def bench_(
     """
     if len(paths) == 1 and (paths[0] / RUN_FILE).is_file():
         _refuse_options(ctx)
-        raise typer.Exit(_bench_run(paths[0], as_json=as_json))
+        raise typer.Exit(_bench_run(paths[0], device or (), as_json=as_json))
     with tempfile.TemporaryDirectory(prefix="edgekd-bench-") as scratch:
         plan = Plan(
             graphs=read_graphs(paths, inputs, Path(scratch)),
-            places=tuple(parse_place(text, profile) for text in device or ["local"]),
-            runtimes=tuple(map(parse_runtime, runtime or ())),
+            places=parse_places(device or ["local"], profile),
+            runtimes=tuple(dict.fromkeys(map(parse_runtime, runtime or ()))),
             threads=_numbers("--threads", threads),
             batches=(None,) if batch is None else _numbers("--batch", batch),
             measuring=_DEFAULTS.model_copy(update={"processes": processes, "min_time_s": min_time}),
@@ -121,12 +122,24 @@ def _bench(
     done = None if out is None else open_folder(out, plan, interleave=interleave, fresh=fresh)
     if done is not None:
         screen.note(f"{out}: done before; --fresh measures anew")
-        return _show(Benched(done, ((),) * len(done.rows)), as_json=as_json)
+        return _show(done, as_json=as_json)
     with BenchListener(quiet=as_json) as listener:
         found = (compare if interleave else bench)(plan, scratch, listener, out=out)
-    if out is not None and not write_folder(out, found):
-        screen.note(no_plots())
-    return _show(found, as_json=as_json)
+    unwritten = None if out is None else _write(out, found)
+    code = _show(found, as_json=as_json)  # what was measured is shown even if it cannot be kept
+    if unwritten is not None:
+        raise unwritten
+    return code
+
+
+def _write(out: Path, found: Benched) -> StorageError | None:
+    try:
+        write_folder(out, found)
+    except StorageError as error:
+        return error
+    if (line := no_plots(found)) is not None:
+        screen.note(line)
+    return None
 
 
 def _show(found: Benched, *, as_json: bool) -> int:
@@ -137,23 +150,19 @@ def _show(found: Benched, *, as_json: bool) -> int:
         _show_tables(found)
     for what, why in render.errors(document):
         screen.error(why if len(document.rows) + len(document.comparisons) == 1 else f"{what}: {why}")
-    codes = [row.exit_code for row in document.rows] + [pair.exit_code for pair in document.comparisons]
-    return max(codes, default=0)
+    return max((one.exit_code for one in (*document.rows, *document.comparisons)), default=0)
 
 
 def _show_tables(found: Benched) -> None:
-    rows = [row for row in zip(found.document.rows, found.courses, strict=True) if row[0].measurement]
-    if rows:
-        screen.show_table(render.HEADINGS, [render.cells(row, courses) for row, courses in rows])
-    for row, _ in rows:
-        if len(rows) > 1:
-            screen.show(f"\n{label_of(row.setting)}")
-        else:
-            screen.show()
-        screen.show_table(("", ""), list(render.details(row)))
-    if found.document.comparisons:
-        screen.show_table(render.COMPARED, list(map(render.compared, found.document.comparisons)))
-    for line in render.problems(found.document):
+    document = found.document
+    if any(row.measurement for row in document.rows):
+        screen.show_table(*render.measured_table(document.rows))
+    if any(pair.comparison for pair in document.comparisons):
+        screen.show_table(*render.compared_table(document.comparisons))
+    for title, lines in render.details(document, found.courses):
+        screen.show(f"\n{title}" if title else "")
+        screen.show_table(("what", "value"), lines)
+    for line in render.problems(document):
         screen.warning(line)
 
 
@@ -178,7 +187,9 @@ def _pair(text: str) -> tuple[str, str]:
 
 def _refuse_options(ctx: typer.Context) -> None:
     """A run is measured as its recipe says."""
-    given = [name for name in ctx.params if _is_given(ctx, name) and name not in ("paths", "as_json")]
+    given = [
+        name for name in ctx.params if _is_given(ctx, name) and name not in ("paths", "device", "as_json")
+    ]
     if given:
         option = f"--{given[0].replace('_', '-')}"
         raise UsageError(f"{option} is for a graph or a bundle", hint="a run is measured as its recipe says")
@@ -189,9 +200,16 @@ def _is_given(ctx: typer.Context, name: str) -> bool:
     return source is not None and source.name == "COMMANDLINE"
 
 
-def _bench_run(run: Path, *, as_json: bool) -> int:
+def _bench_run(run: Path, devices: Sequence[str], *, as_json: bool) -> int:
+    places = [parse_place(text, None) for text in devices]
+    if any(place.profile is None for place in places):
+        raise UsageError(
+            "a run's targets have profiles: which one is at that address?",
+            where=run,
+            hint="--device PROFILE=ADDRESS, such as raspberry-pi-5-8gb=ssh://pi@kitchen",
+        )
     with ScreenListener(quiet=as_json) as listener:
-        report = measure_run(run, listener)
+        report = measure_run(run, listener, {str(place.profile): place.address for place in places})
     if as_json:
         screen.show_json(json.loads(report.to_json()))
     else:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 from edgekd.cli import screen
 from edgekd.cli.progress import bars
 from edgekd.documents.bench import Setting
-from edgekd.pipeline.bench.run import label_of
+from edgekd.pipeline.bench.render import title_of
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -41,9 +41,9 @@ class BenchListener:
         """A setting is about to be measured."""
         self._started[setting] = time.monotonic()
         if self._bars is not None:
-            self._tasks[setting] = self._bars.add_task(label_of(setting), total=jobs)
+            self._tasks[setting] = self._bars.add_task(title_of(setting), total=jobs)
         else:
-            self._say(f"{label_of(setting)}: measuring")
+            self._say(f"{title_of(setting)}: measuring")
 
     def job_done(self, setting: Setting) -> None:
         """One of its jobs was done."""
@@ -56,7 +56,7 @@ class BenchListener:
             self._bars.remove_task(self._tasks[setting])
         seconds = time.monotonic() - self._started[setting]
         how = f"done in {seconds:.1f} s" if error is None else f"failed after {seconds:.1f} s"
-        self._say(f"{label_of(setting)}: {how}")
+        self._say(f"{title_of(setting)}: {how}")
 
     def event(self, text: str) -> None:
         """Something that the user should know."""

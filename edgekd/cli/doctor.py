@@ -37,6 +37,7 @@ PACKAGES = (
     "tensorrt",
     "tensorrt-rtx",
     "torch-tensorrt",
+    "openvino",
 )
 
 EXTRAS = {
@@ -47,8 +48,12 @@ EXTRAS = {
     "timm": (("timm",), "networks of timm"),
     "tensorrt": (("tensorrt",), "TensorRT on this machine's GPU"),
     "tensorrt-rtx": (("tensorrt_rtx",), "engines built without a GPU"),
+    "openvino": (("openvino",), "bench --runtime openvino"),
+    "plot": (("matplotlib",), "the plots of bench --out"),
 }
 """Extra -> the modules that it brings, and what they are for."""
+PROGRAMS = ("ssh", "adb")
+"""What reaches a board."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,8 @@ class Examination:
 
     versions: dict[str, str | None]
     providers: tuple[str, ...]
+    reaches: tuple[str, ...]
+    """Programs that reach a board."""
     cuda: str | None
     facts: Facts | None
     int8: str | None
@@ -95,6 +102,7 @@ def examine() -> Examination:
             **{package: _version(package) for package in PACKAGES},
         },
         providers=providers,
+        reaches=tuple(name for name in PROGRAMS if shutil.which(name) is not None),
         cuda=_cuda(),
         facts=facts,
         int8=None if facts is None else INT8_MEANING[int8_instruction(facts.isa)],
@@ -190,3 +198,4 @@ def _machine(found: Examination) -> Iterator[tuple[str, str]]:
     if found.cuda:
         yield "cuda", f"{found.cuda} by the driver"
     yield "providers", ", ".join(found.providers) or "none"
+    yield "boards", f"by {', '.join(found.reaches)}" if found.reaches else "none: apt install openssh-client"

@@ -10,12 +10,15 @@ from edgekd.cli import screen
 from edgekd.documents.arms import Arms
 from edgekd.documents.audit import Audit
 from edgekd.documents.base import Document, nearest
+from edgekd.documents.bench import Bench
+from edgekd.documents.calibration import Calibration
 from edgekd.documents.comparison import Comparison
 from edgekd.documents.divergence import Divergence
 from edgekd.documents.engine import EngineRecord
 from edgekd.documents.job import Job
 from edgekd.documents.manifest import Manifest
 from edgekd.documents.measurement import Measurement
+from edgekd.documents.prediction import Prediction
 from edgekd.documents.profile import Profile
 from edgekd.documents.recipe import Recipe
 from edgekd.documents.report import Report
@@ -36,6 +39,9 @@ DOCUMENTS: tuple[type[Document], ...] = (
     Job,
     RunLog,
     Measurement,
+    Bench,
+    Prediction,
+    Calibration,
     Verdict,
     Report,
     Audit,

@@ -7,6 +7,9 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from edgekd.documents.base import Document, Section
+from edgekd.documents.conditions import Conditions
+
+__all__ = ["Conditions", "Energy", "Facts", "GraphLog", "Memory", "RunLog"]
 
 Nanoseconds = Annotated[int, Field(ge=0)]
 
@@ -30,47 +33,46 @@ class Facts(Section):
     """Physical memory."""
     governor: str | None
     """Frequency governor of the first processor."""
+    turbo: bool | None = None
+    """Whether clocks above the nominal one are allowed."""
+    smt: bool | None = None
+    """Whether two threads share a core."""
     gpus: tuple[str, ...] = ()
     """Name and compute capability of each NVIDIA GPU, such as `NVIDIA L4 (8.9)`."""
     hypervisor: bool | None = None
     """Whether the machine is virtual."""
+    container: bool | None = None
+    """Whether the process runs in a container."""
     cgroup_cpus: float | None = None
     """Processors that the control group's quota allows; null for no quota."""
+    power_mode: str | None = None
+    """Name of the power mode, such as nvpmodel's `25W`."""
+    cpu_max_mhz: float | None = None
+    """Highest clock that the processor may run at."""
     versions: dict[str, str]
-    """python, numpy and the runtime."""
-
-
-class Conditions(Section):
-    """The state of the device around a measurement."""
-
-    load1: float | None
-    """One-minute load average before."""
-    steal_fraction: float | None
-    """Processor time stolen by the hypervisor during the measurement."""
-    throttled: bool | None = None
-    """Whether the device reported throttling."""
+    """python, numpy and the runtime; the NVIDIA driver and a Jetson's Linux (l4t) where there are any."""
 
 
 class Memory(Section):
     """Memory of the process that ran the graphs."""
 
     peak_rss_bytes: int | None
-    """Most resident memory, interpreter and runtime included; null where it cannot be read."""
+    """Most resident memory since just before a graph was loaded, interpreter and runtime included."""
     start_rss_bytes: int | None = None
-    """Most resident memory before a graph was loaded."""
+    """Resident memory just before a graph was loaded."""
     device_bytes: int | None = None
     """Memory of the accelerator that the process holds; null where there is none or it cannot be read."""
 
 
 class Energy(Section):
-    """Energy of the whole device over the timed inferences, idle not subtracted."""
+    """Energy over the timed inferences, of what `source` names, idle not subtracted."""
 
     joules: float | None
-    """Energy; null where it cannot be read."""
+    """Energy; null where it cannot be read, never 0."""
     seconds: float | None = None
     """Time over which it was read."""
     source: str | None = None
-    """The counter or sensor, such as `RAPL package-0`."""
+    """The counter or sensor: `INA3221 VDD_IN`, the whole module; `NVML, the GPU alone`; `RAPL package-0`."""
     reason: str | None = None
     """Why there is no figure."""
 
@@ -84,6 +86,8 @@ class GraphLog(Section):
     """Time to load the graph into the runtime."""
     first_ns: Nanoseconds
     """Time of the first inference."""
+    note: str | None = None
+    """What the runtime did otherwise than it was asked: operators that fell back to another provider."""
     build_ns: Nanoseconds | None = None
     """Time to build the engine from the graph, apart from `load_ns`; null where nothing is built."""
     warmup_ns: Nanoseconds = 0

@@ -70,9 +70,16 @@ def _checks(judge: Judge, gate: Gate, evidence: Evidence) -> Iterator[Check]:
     mismatches = evidence.measurement.mismatches
     if check := checks.check_device(judge, mismatches, accepted=accepted):
         yield check
+    invalid = evidence.measurement.invalid
+    if check := checks.check_valid(judge, invalid):
+        yield check
     yield from _size(judge, gate, evidence)
-    for check in (*_accuracy(judge, gate, evidence), *_latency(judge, gate, evidence)):
-        yield check if accepted or not mismatches else _on_wrong_device(check)
+    timed = _latency(judge, gate, evidence)
+    if invalid:
+        timed = (_doubted(check, "the device was disturbed") for check in timed)
+    for check in (*_accuracy(judge, gate, evidence), *timed):
+        elsewhere = "measured on another device than the profile's"
+        yield check if accepted or not mismatches else _doubted(check, elsewhere)
 
 
 def _accuracy(judge: Judge, gate: Gate, evidence: Evidence) -> Iterator[Check]:
@@ -111,6 +118,6 @@ def _latency(judge: Judge, gate: Gate, evidence: Evidence) -> Iterator[Check]:
         yield checks.check_latency_ratio(judge, found[0] if found else None, gate.latency_p50_ratio)
 
 
-def _on_wrong_device(check: Check) -> Check:
-    reason = f"measured on another device than the profile's; {check.reason}"
-    return check.model_copy(update={"outcome": "inconclusive", "reason": reason})
+def _doubted(check: Check, why: str) -> Check:
+    """A check whose value does not count: neither passed nor failed."""
+    return check.model_copy(update={"outcome": "inconclusive", "reason": f"{why}; {check.reason}"})

@@ -1,4 +1,4 @@
-"""What makes a measurement less certain: what happened, and what to try."""
+"""What makes a measurement less certain, or invalid: what happened, and what to try."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from statistics import median
 
 import numpy as np
 
-from edgekd.documents.run_log import GraphLog, RunLog
+from edgekd.documents.run_log import Facts, GraphLog, RunLog
+from edgekd.measure.environment import Finding, judge
 from edgekd.stats import spearman, two_levels
 from edgekd.units import format_ms, format_percent
 
-MAX_STEAL = 0.005
 DRIFT_CORRELATION = 0.3
 DRIFT_CHANGE = 0.03
 LEVELS_EXPLAIN = 0.9
@@ -19,43 +19,24 @@ LEVELS_APART = 0.1
 
 
 def find_warnings(logs: Sequence[RunLog], *, threads: int) -> tuple[str, ...]:
-    """One line for each thing that happened in at least one process; `logs` are of the mode latency."""
-    return (*_about_the_device(logs, threads), *_about_the_moment(logs), *_about_the_graphs(logs))
+    """One line for each thing that happened in at least one process; those of `find_invalid` come too."""
+    device = tuple(finding.text for finding in _findings(logs))
+    return (*device, *_about_threads(logs[0].facts, threads), *_about_the_graphs(logs))
 
 
-def _about_the_device(logs: Sequence[RunLog], threads: int) -> Iterator[str]:
-    facts = logs[0].facts
-    if facts.governor not in (None, "performance"):
-        yield (
-            f"the frequency governor is {facts.governor}, so that clocks follow the load; "
-            "try: sudo cpupower frequency-set -g performance"
-        )
-    if facts.cgroup_cpus is not None and facts.cgroup_cpus < facts.cores:
-        yield (
-            f"the container's quota allows {facts.cgroup_cpus:g} of {facts.cores} processors and stops the "
-            "process when it is used up; try: pin processors (cpuset) instead of a quota"
-        )
+def find_invalid(logs: Sequence[RunLog]) -> tuple[str, ...]:
+    """What makes the measurement invalid, one line each; nothing for a valid one."""
+    return tuple(finding.text for finding in _findings(logs) if finding.level == "invalid")
+
+
+def _findings(logs: Sequence[RunLog]) -> tuple[Finding, ...]:
+    moments = [log.conditions for log in logs if log.conditions is not None]
+    return judge(logs[0].facts, moments, steady=all(log.mode != "paced" for log in logs))
+
+
+def _about_threads(facts: Facts, threads: int) -> Iterator[str]:
     if threads > facts.cores:
         yield f"{threads} threads share {facts.cores} processors; try: threads = {facts.cores}"
-
-
-def _about_the_moment(logs: Sequence[RunLog]) -> Iterator[str]:
-    moments = [log.conditions for log in logs if log.conditions is not None]
-    steal = max((moment.steal_fraction or 0.0 for moment in moments), default=0.0)
-    if steal > MAX_STEAL:
-        yield (
-            f"other virtual machines took up to {format_percent(steal)} of the processor time; "
-            "try: a quieter or a dedicated host, or more processes"
-        )
-    # Only before the first process: later ones see the load that the measurement itself makes.
-    load = logs[0].conditions.load1 if logs[0].conditions else None
-    if load is not None and load > logs[0].facts.cores:
-        yield (
-            f"the load average was {load:.1f} on {logs[0].facts.cores} processors before the start; "
-            "try: end other programs and measure again"
-        )
-    if any(moment.throttled for moment in moments):
-        yield "the device throttled itself; try: better cooling, a stronger power supply, a lower power mode"
 
 
 def _about_the_graphs(logs: Sequence[RunLog]) -> Iterator[str]:

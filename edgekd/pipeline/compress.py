@@ -131,7 +131,7 @@ def after_graphs(context: Context, graphs: Stage, *, measuring: bool) -> list[St
         if not context.dry_run:
             deliver(context, target, graphs, proof)
     for target in context.recipe.targets if measuring else ():
-        reason = why_not_here(target, facts)
+        reason = None if target.profile in context.addresses else why_not_here(target, facts)
         if reason is None:
             stages.append(measure(context, target, graphs, proof))
         else:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from edgekd.documents.recipe import Recipe
+from edgekd.devices.local import LOCAL_ADDRESS
+from edgekd.documents.recipe import Recipe, Target
 from edgekd.errors import UsageError
 from edgekd.extras import require
 from edgekd.pipeline.run_folder import Ingredients, RunFolder, Stage
@@ -43,6 +44,12 @@ class Context:
     folder: RunFolder
     listener: Listener
     dry_run: bool = False
+    addresses: Mapping[str, str] = field(default_factory=dict)
+    """Where the devices are: profile of a target to address; this machine where none is given."""
+
+    def address_of(self, target: Target) -> str:
+        """Where a target is measured."""
+        return self.addresses.get(target.profile, LOCAL_ADDRESS)
 
     def make(self, name: str, what: str, ingredients: Ingredients, work: Callable[[Path], None]) -> Stage:
         """Make or find a stage, and say so.

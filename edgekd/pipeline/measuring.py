@@ -11,7 +11,9 @@ import numpy as np
 
 from edgekd.conversion.parity import compare_logits
 from edgekd.conversion.specs import load_spec
-from edgekd.devices.local import LocalDevice
+from edgekd.devices.device import Device
+from edgekd.devices.local import LOCAL_ADDRESS
+from edgekd.devices.open_device import open_device
 from edgekd.devices.profiles import LOCAL, load_profile, local_profile, mismatches
 from edgekd.documents.audit import Audit
 from edgekd.documents.measurement import Measurement, Subject
@@ -22,6 +24,7 @@ from edgekd.errors import UsageError
 from edgekd.files import sha256_bytes, sha256_file, sha256_json
 from edgekd.measure.accuracy import accuracy, measure_outputs
 from edgekd.measure.latency import LatencyResult, measure_latency
+from edgekd.measure.noise import find_invalid
 from edgekd.pipeline.artefacts import STUDENT, Artefact, artefacts_for
 from edgekd.pipeline.context import Context, section
 from edgekd.pipeline.prove import INPUTS, LABELS, load_array, save_array
@@ -62,8 +65,12 @@ def why_not_here(target: Target, facts: Facts) -> str | None:
 
 
 def measure(context: Context, target: Target, graphs: Stage, prove: Stage) -> Stage:
-    """Measure a target's graphs side by side on this machine."""
-    device = LocalDevice()
+    """Measure a target's graphs side by side, on this machine or where the context says the device is."""
+    with open_device(context.address_of(target), on_event=context.listener.note) as device:
+        return _measured(context, target, graphs, prove, device)
+
+
+def _measured(context: Context, target: Target, graphs: Stage, prove: Stage, device: Device) -> Stage:
     facts = device.facts(target.runtime)
     profile = profile_of(target, facts)
     ingredients = {
@@ -73,24 +80,31 @@ def measure(context: Context, target: Target, graphs: Stage, prove: Stage) -> St
         "measuring": section(context.recipe.measuring),
         "session_options": load_spec(target.runtime).session_options,
         "confidence": context.recipe.gate.confidence,
+        "address": device.name,
         "facts": section(facts, without=("governor",)),
         "kit": kit_digest(),
         "source": source_digest("measure", "devices", "stats.py", "pipeline/measuring.py"),
     }
 
     def work(folder: Path) -> None:
-        _measure(context, target, profile, graphs, prove, folder)
+        _measure(context, target, profile, graphs, prove, device, folder)
 
     name = f"measure-{target.profile}-{target.runtime}"
     return context.make(name, f"measure on {target.profile} with {target.runtime}", ingredients, work)
 
 
 def _measure(
-    context: Context, target: Target, profile: Profile, graphs: Stage, prove: Stage, folder: Path
+    context: Context,
+    target: Target,
+    profile: Profile,
+    graphs: Stage,
+    prove: Stage,
+    device: Device,
+    folder: Path,
 ) -> None:
     artefacts = artefacts_for(target, graphs)
     latency = measure_latency(
-        LocalDevice(),
+        device,
         {artefact.row: graphs.path(artefact.graph) for artefact in artefacts},
         runtime=target.runtime,
         inputs=graphs.path(INPUTS),
@@ -102,10 +116,12 @@ def _measure(
     proofs = prove.json("proofs.json")
     subjects = []
     for artefact in artefacts:
-        logits = _logits(context, target, artefact, graphs, prove)
+        logits = _logits(context, target, artefact, graphs, prove, device)
         save_array(folder / f"{artefact.stem}.predictions.npy", logits.argmax(axis=1))
         subjects.append(_subject(context, artefact, logits, graphs, proofs, latency))
+    invalid = find_invalid([log for log in latency.logs if log.mode == "latency"])
     document = Measurement(
+        device=device.name,
         profile=profile.id,
         runtime=target.runtime,
         facts=latency.facts,
@@ -113,20 +129,23 @@ def _measure(
         subjects=tuple(subjects),
         ratios=latency.ratios,
         mismatches=mismatches(profile, latency.facts),
-        warnings=latency.warnings,
+        invalid=invalid,
+        warnings=tuple(line for line in latency.warnings if line not in invalid),
     )
     document.write(folder / MEASUREMENT)
     for number, log in enumerate(latency.logs):
         log.write(folder / "logs" / f"{number:02d}.json")
 
 
-def _logits(context: Context, target: Target, artefact: Artefact, graphs: Stage, prove: Stage) -> Any:
-    """Logits on the target's runtime: ONNX Runtime's were kept by the proof, on this same machine."""
-    if target.runtime == "onnxruntime":
+def _logits(
+    context: Context, target: Target, artefact: Artefact, graphs: Stage, prove: Stage, device: Device
+) -> Any:
+    """Logits on the target's runtime and device: those of ONNX Runtime on this machine the proof has kept."""
+    if target.runtime == "onnxruntime" and device.name == LOCAL_ADDRESS:
         return load_array(prove.path(artefact.logits))
     graph = graphs.path(artefact.graph)
     threads = context.recipe.measuring.threads
-    return measure_outputs(LocalDevice(), graph, graphs.path(INPUTS), runtime=target.runtime, threads=threads)
+    return measure_outputs(device, graph, graphs.path(INPUTS), runtime=target.runtime, threads=threads)
 
 
 def _subject(

@@ -1,15 +1,14 @@
-"""What the device says of itself, and its state around a measurement. Unreadable is None, never a guess.
+"""What the device says of itself. Unreadable is None, never a guess.
 
 The parse_* functions are pure: text in, value out. Sources: proc(5), the kernel's documents on cgroup-v1,
-cgroup-v2 and cpufreq, `vcgencmd get_throttled` as Raspberry Pi documents it, and Arm's MIDR part numbers.
+cgroup-v2, cpufreq and intel_pstate, and Arm's MIDR part numbers.
 """
 
-import os
 import platform
-import shutil
-import subprocess
+import re
 import sys
 
+import reading
 import runtimes
 
 ISA = (
@@ -35,54 +34,41 @@ ARM_PARTS = {
     "0xd49": "Neoverse-N2",
     "0xd4f": "Neoverse-V2",
 }
-TOOL_SECONDS = 10
+PROCESSORS = "sys/devices/system/cpu"
+CONTAINER_MARKS = (".dockerenv", "run/.containerenv", "run/systemd/container")
+CONTAINER_GROUPS = ("docker", "kubepods", "containerd", "libpod", "lxc")
 
 
 def read_facts(runtime, root="/"):
     """The facts as a JSON object; `root` is where /proc, /sys and /etc are looked for."""
-    cpuinfo = _read(root, "proc/cpuinfo")
-    usable = _usable_processors()
+    cpuinfo = reading.read_text(root, "proc/cpuinfo")
+    usable = reading.usable_processors()
     return {
         "machine": platform.machine(),
-        "system": _system(_read(root, "etc/os-release")),
+        "system": _system(reading.read_text(root, "etc/os-release")),
         "cpu": parse_cpu_name(cpuinfo),
         "board": _board(root),
         "isa": parse_isa(cpuinfo),
         "cores": len(usable),
-        "memory_bytes": parse_memory(_read(root, "proc/meminfo")),
-        "governor": _governor(root, usable[0]),
+        "memory_bytes": parse_memory(reading.read_text(root, "proc/meminfo")),
+        "governor": read_governor(root, usable[0]),
+        "cpu_max_mhz": read_cpu_max_mhz(root, usable),
+        "turbo": read_turbo(root),
+        "smt": {"1": True, "0": False}.get(reading.read_line(root, PROCESSORS + "/smt/active")),
+        "power_mode": read_power_mode(),
         "gpus": read_gpus(),
         "hypervisor": parse_hypervisor(cpuinfo),
+        "container": read_container(root),
         "cgroup_cpus": read_cgroup_cpus(root),
-        "versions": _versions(runtime),
-    }
-
-
-def snapshot(root="/"):
-    """The state of the device at one moment, for `conditions`."""
-    load = _read(root, "proc/loadavg")
-    return {
-        "load1": float(load.split()[0]) if load else None,
-        "ticks": parse_ticks(_read(root, "proc/stat")),
-        "throttled": parse_throttled(run_tool(["vcgencmd", "get_throttled"])),
-    }
-
-
-def conditions(before, after):
-    """What two snapshots say of the time between them."""
-    return {
-        "load1": before["load1"],
-        "steal_fraction": steal_fraction(before["ticks"], after["ticks"]),
-        "throttled": was_throttled(before["throttled"], after["throttled"]),
+        "versions": dict(_versions(runtime), **_drivers(root)),
     }
 
 
 def parse_cpu_name(cpuinfo):
     """x86 names its model; Arm gives implementer and part, which are looked up or told as they are."""
-    if cpuinfo is None:
-        return None
-    parts = zip(_values(cpuinfo, "CPU implementer"), _values(cpuinfo, "CPU part"))
-    names = [_arm_name(implementer, part) for implementer, part in parts] or _values(cpuinfo, "model name")
+    parts = zip(reading.values(cpuinfo, "CPU implementer"), reading.values(cpuinfo, "CPU part"))
+    names = [_arm_name(implementer, part) for implementer, part in parts]
+    names = names or reading.values(cpuinfo, "model name")
     return " + ".join(sorted(set(names), key=names.index)) or None
 
 
@@ -93,22 +79,22 @@ def _arm_name(implementer, part):
 
 def parse_isa(cpuinfo):
     """Those features that matter to int8 kernels and that every processor has."""
-    lines = _values(cpuinfo or "", "flags") + _values(cpuinfo or "", "Features")
+    lines = reading.values(cpuinfo, "flags") + reading.values(cpuinfo, "Features")
     everywhere = set.intersection(*[set(line.split()) for line in lines]) if lines else set()
     return [feature for feature in ISA if feature in everywhere]
 
 
 def parse_hypervisor(cpuinfo):
     """Whether the machine is virtual; only x86 says so in its flags."""
-    lines = _values(cpuinfo or "", "flags")
+    lines = reading.values(cpuinfo, "flags")
     return any("hypervisor" in line.split() for line in lines) if lines else None
 
 
 def parse_memory(meminfo):
     """Bytes of physical memory."""
-    found = _values(meminfo or "", "MemTotal")
-    words = found[0].split() if found else []
-    return int(words[0]) * 1024 if len(words) == 2 and words[0].isdigit() and words[1] == "kB" else None
+    words = (reading.values(meminfo, "MemTotal") or [""])[0].split()
+    kib = reading.number(words[0]) if len(words) == 2 and words[1] == "kB" else None
+    return None if kib is None else kib * 1024
 
 
 def parse_gpus(table):
@@ -129,101 +115,88 @@ def parse_cpu_max(text):
 
 def parse_cfs(quota, period):
     """Processors that a quota and a period in microseconds allow; None for no quota."""
-    quota, period = (quota or "").strip(), (period or "").strip()
-    return int(quota) / int(period) if quota.isdigit() and period.isdigit() and int(period) else None
+    quota_us, period_us = reading.number(quota), reading.number(period)
+    return quota_us / period_us if quota_us and period_us and quota_us > 0 and period_us > 0 else None
 
 
-def parse_ticks(stat):
-    """(stolen, all) clock ticks of all processors since boot; guest time is part of user time."""
-    words = (stat or "").split("\n", 1)[0].split()
-    if len(words) < 9 or words[0] != "cpu":
-        return None
-    ticks = [int(word) for word in words[1:9]]
-    return ticks[7], sum(ticks)
+def parse_power_mode(text):
+    """The mode's name in the output of `nvpmodel -q`: `NV Power Mode: 25W`, then its number."""
+    return (reading.values(text, "NV Power Mode") or [None])[0]
 
 
-def parse_throttled(text):
-    """The bits of vcgencmd's `throttled=0x50000`."""
-    key, _, value = (text or "").strip().partition("=")
-    return int(value, 16) if key == "throttled" and value.startswith("0x") else None
+def parse_driver(text):
+    """The version in /proc/driver/nvidia/version, which names the module and its version in one line."""
+    found = re.search(r"Kernel Module.*?\s(\d+(?:\.\d+)+)\s", text or "")
+    return found.group(1) if found else None
 
 
-def steal_fraction(before, after):
-    """Share of processor time that went to other virtual machines between two readings."""
-    if before is None or after is None or after[1] <= before[1]:
-        return None
-    return max(0, after[0] - before[0]) / (after[1] - before[1])
+def parse_l4t(text):
+    """`36.4.3` from the line `# R36 (release), REVISION: 4.3, GCID: ...` of a Jetson's nv_tegra_release."""
+    found = re.search(r"R(\d+) \(release\), REVISION: ([\d.]+)", text or "")
+    return ".".join(found.groups()) if found else None
 
 
-def was_throttled(before, after):
-    """Bits 0-3 mean now; bits 16-19 stay set since boot, so that only newly set ones count."""
-    if before is None or after is None:
-        return None
-    return bool((before | after) & 0xF or after & ~before & 0xF0000)
+def read_governor(root, processor):
+    """The processor's frequency governor."""
+    return reading.read_line(root, "%s/cpu%d/cpufreq/scaling_governor" % (PROCESSORS, processor))
+
+
+def read_cpu_max_mhz(root, processors):
+    """Highest clock that the fastest of some processors may run at: a power mode caps that of the hardware."""
+    paths = ["%s/cpu%d/cpufreq/scaling_max_freq" % (PROCESSORS, processor) for processor in processors]
+    khz = [reading.read_number(root, path) for path in paths]
+    return max((value / 1000 for value in khz if value and value > 0), default=None)
+
+
+def read_turbo(root):
+    """Whether clocks above the nominal one are allowed: Intel's driver tells the opposite."""
+    barred = reading.read_line(root, PROCESSORS + "/intel_pstate/no_turbo")
+    allowed = reading.read_line(root, PROCESSORS + "/cpufreq/boost")
+    return {"0": True, "1": False}.get(barred, {"1": True, "0": False}.get(allowed))
+
+
+def read_power_mode():
+    """Power mode of a Jetson."""
+    return parse_power_mode(reading.run_tool(["nvpmodel", "-q"]))
+
+
+def read_container(root):
+    """True where something marks a container, False where the first process is an init; else unknown."""
+    if any(reading.read_text(root, mark) is not None for mark in CONTAINER_MARKS):
+        return True
+    if any(name in (reading.read_text(root, "proc/self/cgroup") or "") for name in CONTAINER_GROUPS):
+        return True
+    return False if reading.read_line(root, "proc/1/comm") in ("systemd", "init") else None
 
 
 def read_gpus():
     """NVIDIA GPUs; older drivers do not know the field compute_cap and are asked for the name alone."""
     query = ["nvidia-smi", "--format=csv,noheader"]
-    table = run_tool([*query, "--query-gpu=name,compute_cap"])
-    return parse_gpus(run_tool([*query, "--query-gpu=name"]) if table is None else table)
+    table = reading.run_tool([*query, "--query-gpu=name,compute_cap"])
+    return parse_gpus(reading.run_tool([*query, "--query-gpu=name"]) if table is None else table)
 
 
 def read_cgroup_cpus(root):
     """Smallest quota of the process's control group and the groups around it."""
     quotas = []
-    for line in (_read(root, "proc/self/cgroup") or "").splitlines():
-        _, controllers, path = (line.split(":", 2) + ["", ""])[:3]
-        if controllers and "cpu" not in controllers.split(","):
-            continue
-        for group in _and_around(path):
-            folder = "/".join(["sys/fs/cgroup", controllers, group])
-            quotas.append(parse_cpu_max(_read(root, folder + "/cpu.max")))
-            limits = [_read(root, "%s/cpu.cfs_%s_us" % (folder, name)) for name in ("quota", "period")]
-            quotas.append(parse_cfs(*limits))
+    for folder in cpu_groups(root):
+        quotas.append(parse_cpu_max(reading.read_text(root, folder + "/cpu.max")))
+        limits = [
+            reading.read_text(root, "%s/cpu.cfs_%s_us" % (folder, name)) for name in ("quota", "period")
+        ]
+        quotas.append(parse_cfs(*limits))
     return min((quota for quota in quotas if quota is not None), default=None)
 
 
-def _and_around(path):
-    names = [name for name in path.split("/") if name and name != ".."]
-    return ["/".join(names[:count]) for count in range(len(names), -1, -1)]
-
-
-def run_tool(command):
-    """Standard output of a program, or None when it is missing, fails or hangs."""
-    if shutil.which(command[0]) is None:
-        return None
-    try:
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            timeout=TOOL_SECONDS,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.decode(errors="replace") if done.returncode == 0 else None
-
-
-def _read(root, path):
-    try:
-        with open(os.path.join(root, path), "rb") as file:
-            return file.read().decode(errors="replace")
-    except OSError:
-        return None
-
-
-def _values(text, key):
-    """Values of the `key : value` lines of a text."""
-    pairs = (line.partition(":") for line in text.splitlines())
-    return [value.strip() for found, _, value in pairs if found.strip() == key and value.strip()]
-
-
-def _usable_processors():
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
+def cpu_groups(root):
+    """Folders of the process's control group for processor time and of the groups around it, v1 or v2."""
+    for line in (reading.read_text(root, "proc/self/cgroup") or "").splitlines():
+        _, controllers, path = (line.split(":", 2) + ["", ""])[:3]
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        names = [name for name in path.split("/") if name and name != ".."]
+        for count in range(len(names), -1, -1):
+            yield "/".join(["sys/fs/cgroup", controllers, *names[:count]])
 
 
 def _system(os_release):
@@ -235,13 +208,17 @@ def _system(os_release):
 
 
 def _board(root):
-    model = _read(root, "proc/device-tree/model") or _read(root, "sys/firmware/devicetree/base/model")
-    return (model or "").strip("\0 \n") or None
+    paths = ("proc/device-tree/model", "sys/firmware/devicetree/base/model")
+    return next((found for found in (reading.read_line(root, path) for path in paths) if found), None)
 
 
-def _governor(root, processor):
-    path = "sys/devices/system/cpu/cpu%d/cpufreq/scaling_governor" % processor
-    return (_read(root, path) or "").strip() or None
+def _drivers(root):
+    """Versions of NVIDIA's driver and of a Jetson's Linux, where there are any."""
+    found = {
+        "nvidia-driver": parse_driver(reading.read_text(root, "proc/driver/nvidia/version")),
+        "l4t": parse_l4t(reading.read_text(root, "etc/nv_tegra_release")),
+    }
+    return {name: version for name, version in found.items() if version}
 
 
 def _versions(runtime):

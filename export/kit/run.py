@@ -66,25 +66,25 @@ def do_facts(job):
 
 def do_latency(job):
     """Load every graph, warm each up, then let them take turns."""
-    timing, facts = importlib.import_module("timing"), importlib.import_module("facts")
+    timing, environment, memory = map(importlib.import_module, ("timing", "environment", "memory"))
     adapter = load_adapter(job)
-    x_NX, size = read_inputs(job), job["batch_size"]
-    if len(x_NX) < size:
-        raise JobError("%s: holds %d inputs, the batch takes %d" % (job["inputs"], len(x_NX), size))
-    x_NX = x_NX[: len(x_NX) // size * size]
-    loaded = [load(adapter, job, graph, x_NX) for graph in job["graphs"]]
-    before = facts.snapshot()
-    contenders = [(session.run, prepare(session, x_NX, size)) for session, _ in loaded]
+    feeds = read_feeds(job)
+    held = memory.begin()
+    loaded = [load(adapter, job, graph, feeds[0]) for graph in job["graphs"]]
+    observer = environment.Observer()
+    contenders = [(session.run, prepare(session, feeds)) for session, _ in loaded]
     for contender, (_, log) in zip(contenders, loaded):
         warmup = timing.warm_up(*contender, job["warmup_s"], job["max_warmup_s"])
         log["warmup_ns"], log["warmup_converged"] = warmup
     limits = (job["min_samples"], job["min_time_s"], job["block_samples"], job["seed"])
-    for (_, log), turns in zip(loaded, timing.take_turns(contenders, *limits)):
+    observer.timing_begins()
+    taken = timing.take_turns(contenders, *limits)
+    observed = observer.end(len(loaded))
+    for (_, log), turns in zip(loaded, taken):
         log["latency_ns"], log["block_of_sample"] = turns
-    conditions = facts.conditions(before, facts.snapshot())
-    for (session, log), (_, feeds) in zip(loaded, contenders):
-        log["scope_ns"] = time_scopes(session, feeds, job["scope_samples"])
-    return {"conditions": conditions, "graphs": [log for _, log in loaded]}
+    for (session, log), (_, prepared) in zip(loaded, contenders):
+        log["scope_ns"] = time_scopes(session, prepared, job["scope_samples"])
+    return dict(observed, graphs=[log for _, log in loaded], memory=memory.end(held))
 
 
 def do_sustained(job):
@@ -101,17 +101,18 @@ def do_paced(job):
 
 def do_long(job, measure):
     """Load and warm one graph up, then do a long measurement of it."""
-    timing, facts = importlib.import_module("timing"), importlib.import_module("facts")
+    timing, environment, memory = map(importlib.import_module, ("timing", "environment", "memory"))
     adapter, graph = load_adapter(job), only_graph(job)
-    x_NX = read_inputs(job)
-    x_NX = x_NX[: len(x_NX) // job["batch_size"] * job["batch_size"]]
-    session, log = load(adapter, job, graph, x_NX)
-    feeds = prepare(session, x_NX, job["batch_size"])
-    warmup = timing.warm_up(session.run, feeds, job["warmup_s"], job["max_warmup_s"])
+    feeds = read_feeds(job)
+    held = memory.begin()
+    session, log = load(adapter, job, graph, feeds[0])
+    observer = environment.Observer()
+    prepared = prepare(session, feeds)
+    warmup = timing.warm_up(session.run, prepared, job["warmup_s"], job["max_warmup_s"])
     log["warmup_ns"], log["warmup_converged"] = warmup
-    before = facts.snapshot()
-    log.update(measure(timing, session.run, feeds))
-    return {"conditions": facts.conditions(before, facts.snapshot()), "graphs": [log]}
+    observer.timing_begins()
+    log.update(measure(timing, session.run, prepared))
+    return dict(observer.end(1), graphs=[log], memory=memory.end(held))
 
 
 def time_scopes(session, feeds, count):
@@ -134,21 +135,24 @@ def do_cold(job):
     before = time.perf_counter_ns()
     adapter = load_adapter(job)
     import_ns = time.perf_counter_ns() - before
-    log = load(adapter, job, only_graph(job), read_inputs(job, most=job["batch_size"]))[1]
-    process_ns = time.perf_counter_ns() - started
-    return {"graphs": [log], "import_ns": import_ns, "process_ns": process_ns}
+    memory = importlib.import_module("memory")
+    held = memory.begin()
+    aside_ns = time.perf_counter_ns() - before - import_ns
+    log = load(adapter, job, only_graph(job), read_feeds(job, most=1)[0])[1]
+    process_ns = time.perf_counter_ns() - started - aside_ns
+    return {"graphs": [log], "import_ns": import_ns, "process_ns": process_ns, "memory": memory.end(held)}
 
 
 def do_outputs(job):
     """The logits of every input, in batches."""
     adapter = load_adapter(job)
     np = importlib.import_module("numpy")
-    graph, x_NX = only_graph(job), read_inputs(job)
-    session, log = load(adapter, job, graph, x_NX)
-    feeds = prepare(session, x_NX, job["batch_size"])
-    logits_NK = np.concatenate([np.array(session.run(feed)[0]) for feed in feeds])
-    if len(logits_NK) != len(x_NX):
-        raise JobError("%s: %d inputs gave %d outputs" % (graph["path"], len(x_NX), len(logits_NK)))
+    graph, feeds = only_graph(job), read_feeds(job, partial=True)
+    session, log = load(adapter, job, graph, feeds[0])
+    logits_NK = np.concatenate([np.array(session.run(feed)[0]) for feed in prepare(session, feeds)])
+    count = sum(map(len, feeds))
+    if len(logits_NK) != count:
+        raise JobError("%s: %d inputs gave %d outputs" % (graph["path"], count, len(logits_NK)))
     return {"graphs": [log], "outputs_sha256": save(job["outputs"], logits_NK)}
 
 
@@ -168,23 +172,24 @@ def load_adapter(job):
     name = runtimes.by_name(runtimes.ADAPTERS, runtime)
     if name is None:
         raise JobError("runtime is none of %s: %s" % (", ".join(runtimes.ADAPTERS), runtime))
+    install = runtimes.by_name(runtimes.INSTALL, runtime)
     try:
-        return importlib.import_module("runtimes." + name)
+        adapter = importlib.import_module("runtimes." + name)
     except ImportError as error:
         where = "%s cannot be imported by %s: %s" % (runtime, sys.executable, error)
-        install = runtimes.by_name(runtimes.INSTALL, runtime)
         raise MissingError("%s; try: %s" % (where, install)) from error
+    missing = adapter.missing(runtime) if hasattr(adapter, "missing") else None
+    if missing:
+        raise MissingError("%s: %s" % (runtime, missing))
+    return adapter
 
 
-def read_inputs(job, most=None):
-    """The inputs, batch first; the first `most` of them."""
-    np = importlib.import_module("numpy")
-    if not job.get("inputs"):
-        raise JobError("the mode %s needs inputs" % job["mode"])
-    x_NX = np.load(job["inputs"], mmap_mode="r", allow_pickle=False)
-    if x_NX.ndim < 1 or len(x_NX) == 0:
-        raise JobError("%s: holds no inputs" % job["inputs"])
-    return np.ascontiguousarray(x_NX[:most])
+def read_feeds(job, **limits):
+    """The feeds of a job, see feeds.py, which imports numpy."""
+    try:
+        return importlib.import_module("feeds").read_feeds(job, **limits)
+    except importlib.import_module("runtimes").RefusedError as error:
+        raise JobError(str(error)) from error
 
 
 def only_graph(job):
@@ -194,23 +199,27 @@ def only_graph(job):
     return job["graphs"][0]
 
 
-def load(adapter, job, graph, x_NX):
-    """Load a graph and run it once, on the first batch: its session and its log."""
+def load(adapter, job, graph, feed):
+    """Load a graph and run it once, on the first feed: its session and its log."""
     start = time.perf_counter_ns()
-    session = adapter.Session(graph["path"], job)
-    load_ns = time.perf_counter_ns() - start
-    feed = session.prepare(x_NX[: job["batch_size"]])
+    try:
+        session = adapter.Session(graph["path"], job)
+        load_ns = time.perf_counter_ns() - start
+        prepared = session.prepare(feed)
+    except importlib.import_module("runtimes").RefusedError as error:
+        raise JobError(str(error)) from error
     start = time.perf_counter_ns()
-    session.run(feed)
+    session.run(prepared)
     log = {"name": graph["name"], "first_ns": time.perf_counter_ns() - start, "load_ns": load_ns}
+    log["note"] = getattr(session, "note", None)
     if session.build_ns is not None:
         log.update(build_ns=session.build_ns, load_ns=load_ns - session.build_ns)
     return session, log
 
 
-def prepare(session, x_NX, size):
-    """What the session takes for each batch, made before any of them is timed."""
-    return [session.prepare(x_NX[first : first + size]) for first in range(0, len(x_NX), size)]
+def prepare(session, feeds):
+    """What the session takes for each feed, made before any of them is timed."""
+    return [session.prepare(feed) for feed in feeds]
 
 
 def start_of_program():

@@ -33,6 +33,7 @@ timm              -
 tensorrt          -
 tensorrt-rtx      -
 torch-tensorrt    -
+openvino          -
 
 machine
 cpu        AMD EPYC (x86_64), 2 processors
@@ -42,12 +43,15 @@ int8       VNNI: int8 pays
 profile    x86-64-avx512-vnni
 gpu        none
 providers  CPUExecutionProvider
+boards     none: apt install openssh-client
 
 missing extra  for
 train          compress, distill, quantize, compare: pip install 'edgekd[train]'
 timm           networks of timm: pip install 'edgekd[timm]'
 tensorrt       TensorRT on this machine's GPU: pip install 'edgekd[tensorrt]'
 tensorrt-rtx   engines built without a GPU: pip install 'edgekd[tensorrt-rtx]'
+openvino       bench --runtime openvino: pip install 'edgekd[openvino]'
+plot           the plots of bench --out: pip install 'edgekd[plot]'
 
 bench, gate and audit can run here
 """
@@ -100,7 +104,7 @@ def test_without_onnxruntime_nothing_can_be_measured(
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     result = edgekd("doctor")
     assert result.exit_code == 3
-    assert result.stdout.endswith("edgekd[tensorrt-rtx]'\n")
+    assert result.stdout.endswith("edgekd[plot]'\n")
     assert result.stderr == WARNINGS + (
         "error: onnxruntime cannot be loaded: import of onnxruntime halted; None in sys.modules; "
         "pip install onnxruntime\n"

@@ -12,8 +12,9 @@ from edgekd.documents.base import Document
 
 
 def test_every_kind_has_a_name() -> None:
-    names = "recipe scheme profile spec manifest job run-log measurement verdict report audit engine"
-    assert list(KINDS) == [*names.split(), "comparison", "arms", "sensitivity", "divergence", "saturation"]
+    names = "recipe scheme profile spec manifest job run-log measurement bench prediction calibration verdict"
+    more = "report audit engine"
+    assert list(KINDS) == [*names.split(), *more.split(), "comparison", "arms", "sensitivity", "divergence", "saturation"]
 
 
 @pytest.mark.parametrize("name", KINDS)

@@ -85,7 +85,7 @@ def test_bench_of_a_bundle(edgekd, run):
     bundle = run / "bundles" / "local" / "onnxruntime"
     done = edgekd("bench", bundle, "--processes", "2", "--min-time", "0.05", "--json")
     assert done.returncode == 0, done.stderr
-    measured = json.loads(done.stdout)["subjects"][0]
+    measured = json.loads(done.stdout)["rows"][0]["measurement"]["subjects"][0]
     assert measured["accuracy"]["count"] == 539
     assert measured["latency"]["p50"]["value_ms"] > 0
 

@@ -141,7 +141,8 @@ def test_a_date_is_found_wherever_it_is() -> None:
 def test_problems_inside_a_table_of_sections_name_the_section() -> None:
     data = changed(DOCUMENTS[Profile], ("operating_points", "15W"), {"power_w": {"valu": 3}, "watt": 1})
     points = (
-        "default, description, power_w, cpu_mhz, gpu_mhz, memory_gb_s, fp32_tflops, fp16_tflops, int8_tops"
+        "default, unit, description, nvpmodel, power_w, cpu_cores, cpu_mhz, sm_count, gpu_mhz, "
+        "memory_gb_s, fp32_tflops, fp16_tflops, int8_tops"
     )
     assert problems(Profile, data) == (
         "operating_points.15W.power_w.value: is missing",

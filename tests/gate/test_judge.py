@@ -50,7 +50,7 @@ def subject(name, p50_ms, size_bytes):
     )
 
 
-def evidence(*, target=None, measured=True, mismatches=(), engine=None, reference_parity=SAME):
+def evidence(*, target=None, measured=True, mismatches=(), invalid=(), engine=None, reference_parity=SAME):
     ratio = Ratio(
         name="int8", reference="fp32", value=0.4, interval=Interval(lower=0.39, upper=0.41, confidence=0.9)
     )
@@ -61,6 +61,7 @@ def evidence(*, target=None, measured=True, mismatches=(), engine=None, referenc
         subjects=(subject("fp32", 1.0, 4000), subject("int8", 0.4, 1000)),
         ratios=(ratio,),
         mismatches=mismatches,
+        invalid=invalid,
     )
     correct = np.ones(1000, dtype=bool)
     return Evidence(
@@ -156,3 +157,15 @@ def test_a_target_that_need_not_be_measured_is_judged_on_its_proof():
     engine = EngineRecord(graph_sha256="0" * 64, sm=89, status="built", note="built")
     found = outcomes(ALL, evidence(target=Target(measure=False), measured=False, engine=engine))
     assert found == {**PARITY, "engine": "pass"}
+
+
+def test_what_was_timed_on_a_disturbed_device_neither_passes_nor_fails():
+    gate = Gate(latency_p50_ms=0.1, latency_p50_ratio=0.9, size_bytes=1000, top1_drop_pt=1.0, int8_share=None)
+    calm = outcomes(gate, evidence())
+    assert (calm["latency_p50_ms"], calm["latency_p50_ratio"]) == ("fail", "pass")
+    found = outcomes(gate, evidence(invalid=("it was throttled",)))
+    timed = dict.fromkeys(("valid", "latency_p50_ms", "latency_p50_ratio"), "inconclusive")
+    assert found == {**calm, **timed}
+    (check,) = [one for one in judge_target(gate, evidence(invalid=("a", "b"))) if one.name == "valid"]
+    assert check.reason == "a; b. mend that, and measure again: edgekd bench RUN"
+    assert (check.value, check.limit) == (2, 0)

@@ -2,15 +2,10 @@
 
 import os
 import subprocess
-from pathlib import Path
 
 import pytest
 
-RECORDED = Path(__file__).parent / "recorded"
-
-
-def recorded(name: str) -> str:
-    return (RECORDED / name).read_text()
+from tests.kit.conftest import make_tree, recorded, recorded_tree
 
 
 @pytest.mark.parametrize(
@@ -55,11 +50,11 @@ def test_what_cannot_be_read_is_none(facts):
     assert facts.parse_isa(None) == []
     assert facts.parse_memory(None) is None
     assert facts.parse_memory("MemTotal: some kB\n") is None
-    assert facts.parse_ticks("cpu 1 2 3\n") is None
-    assert facts.parse_throttled("VCHI initialization failed\n") is None
-    assert facts.parse_throttled(None) is None
     assert facts.parse_cpu_max("") is None
     assert facts.parse_cfs("-1", None) is None
+    assert facts.parse_power_mode("nvpmodel: command not found") is None
+    assert facts.parse_driver(None) is None
+    assert facts.parse_l4t("Ubuntu 22.04") is None
 
 
 def test_memory(facts):
@@ -93,40 +88,68 @@ def test_quota_of_cgroup_v1(facts, quota, processors):
     assert facts.parse_cfs(quota, "100000\n") == processors
 
 
-def test_stolen_ticks(facts):
-    before = facts.parse_ticks("cpu  1000 0 500 8000 10 0 5 100 30 0\ncpu0 1 2 3 4 5 6 7 8 9 10\n")
-    after = facts.parse_ticks("cpu  1900 0 500 8000 10 0 5 200 90 0\n")
-    assert before == (100, 9615)  # guest time (30) is in user time already
-    assert facts.steal_fraction(before, after) == pytest.approx(100 / 1000)
-    assert facts.steal_fraction(before, before) is None
-    assert facts.steal_fraction(None, after) is None
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [
+        ("orin-nano-25w", "25W"),
+        ("orin-nano-maxn-super", "MAXN_SUPER"),
+        ("xavier-nx-15w", "MODE_15W_6CORE"),  # after a line that warns
+    ],
+)
+def test_power_mode(facts, name, mode):
+    assert facts.parse_power_mode(recorded(f"{name}.nvpmodel")) == mode
+
+
+@pytest.mark.parametrize(("name", "version"), [("nvidia-550", "550.54.15"), ("nvidia-open-575", "575.57.08")])
+def test_driver(facts, name, version):
+    assert facts.parse_driver(recorded(f"{name}.version")) == version
+
+
+def test_a_notebook(facts, tmp_path):
+    root = recorded_tree(tmp_path, "laptop-x86.tree")
+    assert facts.read_cpu_max_mhz(root, [0]) == 1600.0  # what is set, not the 3900 of the hardware
+    assert facts.read_cpu_max_mhz(root, [1]) is None
+    assert facts.read_turbo(root) is True
+    assert facts.read_governor(root, 1) == "powersave"
+    big = tmp_path / "sys/devices/system/cpu/cpu2/cpufreq"
+    big.mkdir(parents=True)
+    (big / "scaling_max_freq").write_text("2400000\n")
+    assert facts.read_cpu_max_mhz(root, [0, 1, 2]) == 2400.0  # little and big cores: the big ones
+    (tmp_path / "sys/devices/system/cpu/intel_pstate/no_turbo").write_text("1\n")
+    assert facts.read_turbo(root) is False
+
+
+@pytest.mark.parametrize(("boost", "turbo"), [("1\n", True), ("0\n", False), ("maybe\n", None)])
+def test_turbo_of_another_driver(facts, tmp_path, boost, turbo):
+    root = make_tree(tmp_path, {"sys/devices/system/cpu/cpufreq/boost": boost})
+    assert facts.read_turbo(root) is turbo
+
+
+def test_a_jetson(facts, reading, tmp_path, monkeypatch):
+    said = {"nvpmodel": recorded("orin-nano-25w.nvpmodel")}
+    monkeypatch.setattr(reading, "run_tool", lambda command: said.get(command[0]))
+    found = facts.read_facts("onnxruntime", recorded_tree(tmp_path, "orin-nano.tree"))
+    assert found["power_mode"] == "25W"
+    assert found["board"] == "NVIDIA Jetson Orin Nano Engineering Reference Developer Kit Super"
+    assert found["versions"]["l4t"] == "36.4.3"
+    assert "nvidia-driver" not in found["versions"]
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "throttled"),
+    ("files", "container"),
     [
-        (0x0, 0x0, False),
-        (0x50000, 0x50000, False),  # under-voltage since boot, but not now
-        (0x0, 0x50000, True),  # it happened in between
-        (0x0, 0x4, True),  # throttled now
-        (0x8, 0x80000, True),  # the soft temperature limit, before
-        (None, 0x0, None),
+        ({".dockerenv": ""}, True),
+        ({"run/.containerenv": "", "proc/1/comm": "systemd\n"}, True),
+        ({"proc/self/cgroup": "0::/kubepods/pod1/main\n", "proc/1/comm": "systemd\n"}, True),
+        ({"proc/self/cgroup": "0::/user.slice\n", "proc/1/comm": "systemd\n"}, False),
+        ({"proc/self/cgroup": "0::/\n", "proc/1/comm": "sh\n"}, None),  # nothing says either
     ],
 )
-def test_throttling(facts, before, after, throttled):
-    assert facts.was_throttled(before, after) is throttled
-    assert facts.parse_throttled("throttled=0x50005\n") == 0x50005
+def test_container(facts, tmp_path, files, container):
+    assert facts.read_container(make_tree(tmp_path, files)) is container
 
 
-def make_tree(root: Path, files: dict[str, str]) -> str:
-    for name, text in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    return str(root)
-
-
-def test_a_raspberry_pi(facts, tmp_path, monkeypatch):
+def test_a_raspberry_pi(facts, reading, tmp_path, monkeypatch):
     root = make_tree(
         tmp_path,
         {
@@ -134,16 +157,12 @@ def test_a_raspberry_pi(facts, tmp_path, monkeypatch):
             "proc/meminfo": "MemTotal:        8244896 kB\nMemFree:         5000000 kB\n",
             "proc/device-tree/model": "Raspberry Pi 5 Model B Rev 1.0\0",
             "proc/self/cgroup": "0::/user.slice/user-1000.slice/session-3.scope\n",
-            "proc/loadavg": "0.42 0.30 0.20 1/200 1234\n",
-            "proc/stat": "cpu  10 0 10 100 0 0 0 0 0 0\n",
             "etc/os-release": 'PRETTY_NAME="Debian GNU/Linux 12 (bookworm)"\nID=debian\n',
             "sys/devices/system/cpu/cpu1/cpufreq/scaling_governor": "ondemand\n",
         },
     )
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 1, 2})
-    monkeypatch.setattr(
-        facts, "run_tool", lambda command: "throttled=0x0\n" if command[0] == "vcgencmd" else None
-    )
+    monkeypatch.setattr(reading, "run_tool", lambda command: None)
     found = facts.read_facts("onnxruntime", root)
     assert found["cpu"] == "Cortex-A76"
     assert found["board"] == "Raspberry Pi 5 Model B Rev 1.0"
@@ -152,21 +171,15 @@ def test_a_raspberry_pi(facts, tmp_path, monkeypatch):
     assert found["memory_bytes"] == 8244896 * 1024
     assert found["system"].startswith("Debian GNU/Linux 12 (bookworm), ")
     assert (found["gpus"], found["hypervisor"], found["cgroup_cpus"]) == ([], None, None)
-    moment = facts.snapshot(root)
-    assert moment == {"load1": 0.42, "ticks": (0, 120), "throttled": 0}
-    assert facts.conditions(moment, moment) == {"load1": 0.42, "steal_fraction": None, "throttled": False}
+    assert [found[key] for key in ("turbo", "smt", "power_mode", "container")] == [None] * 4
 
 
-def test_an_empty_tree_is_no_error(facts, tmp_path, monkeypatch):
-    monkeypatch.setattr(facts, "run_tool", lambda command: None)
+def test_an_empty_tree_is_no_error(facts, reading, tmp_path, monkeypatch):
+    monkeypatch.setattr(reading, "run_tool", lambda command: None)
     found = facts.read_facts("unknown", str(tmp_path))
-    assert [found[key] for key in ("cpu", "board", "memory_bytes", "governor", "hypervisor")] == [None] * 5
+    unread = ("cpu", "board", "memory_bytes", "governor", "hypervisor", "cpu_max_mhz", "turbo", "smt")
+    assert [found[key] for key in (*unread, "power_mode", "container")] == [None] * 10
     assert found["isa"] == []
-    assert facts.conditions(facts.snapshot(str(tmp_path)), facts.snapshot(str(tmp_path))) == {
-        "load1": None,
-        "steal_fraction": None,
-        "throttled": None,
-    }
 
 
 def test_the_smallest_quota_around_the_process(facts, tmp_path):
@@ -194,24 +207,24 @@ def test_a_container_of_cgroup_v1_sees_its_own_group_at_the_root(facts, tmp_path
     assert facts.read_cgroup_cpus(root) == 2.5
 
 
-def test_an_old_driver_is_asked_for_the_name_alone(facts, monkeypatch):
+def test_an_old_driver_is_asked_for_the_name_alone(facts, reading, monkeypatch):
     asked = []
 
     def nvidia_smi(command):
         asked.append(command[-1])
         return None if "compute_cap" in command[-1] else "Tesla T4\n"
 
-    monkeypatch.setattr(facts, "run_tool", nvidia_smi)
+    monkeypatch.setattr(reading, "run_tool", nvidia_smi)
     assert facts.read_gpus() == ["Tesla T4"]
     assert asked == ["--query-gpu=name,compute_cap", "--query-gpu=name"]
 
 
-def test_a_tool_that_is_missing_fails_or_hangs_says_nothing(facts, monkeypatch):
-    monkeypatch.setattr(facts, "TOOL_SECONDS", 0.2)
-    assert facts.run_tool(["edgekd-no-such-tool"]) is None
-    assert facts.run_tool(["false"]) is None
-    assert facts.run_tool(["sleep", "30"]) is None
-    assert facts.run_tool(["echo", "throttled=0x0"]) == "throttled=0x0\n"
+def test_a_tool_that_is_missing_fails_or_hangs_says_nothing(reading, monkeypatch):
+    monkeypatch.setattr(reading, "TOOL_SECONDS", 0.2)
+    assert reading.run_tool(["edgekd-no-such-tool"]) is None
+    assert reading.run_tool(["false"]) is None
+    assert reading.run_tool(["sleep", "30"]) is None
+    assert reading.run_tool(["echo", "throttled=0x0"]) == "throttled=0x0\n"
 
 
 def test_facts_of_this_machine_agree_with_the_system(facts):

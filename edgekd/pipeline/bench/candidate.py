@@ -22,9 +22,9 @@ class Candidate:
     name: str
     graph: Path
     sha256: str
-    """Digest of the file as it was given."""
+    """Digest of that file."""
     size_bytes: int
-    """Size of that file, with its external data."""
+    """Its size."""
     wants: tuple[GraphInput, ...]
     """The graph's inputs."""
     inputs: Path | None
@@ -45,7 +45,7 @@ class Candidate:
         if self.inputs is not None:
             check_inputs(self.inputs, self.wants, batch_size)
             return self.inputs, None
-        return made_up(self.wants, batch_size, folder / f"{self.name}-{batch_size}", self.graph)
+        return made_up(self.wants, batch_size, folder, self.name)
 
     def batch_size(self, wanted: int | None) -> int:
         """The batch size that is measured: the one that is wanted, or the graph's own.
@@ -64,7 +64,7 @@ class Candidate:
 
 
 def read_candidate(path: Path, inputs: Path | None, scratch: Path) -> Candidate:
-    """A bundle, or any ONNX graph; one whose weights lie beside it is written whole into `scratch`.
+    """A bundle, or any ONNX graph; one with weights beside it is written whole into `scratch`.
 
     Raises:
         BundleError: the bundle or graph is incomplete, altered or unsafe.
@@ -76,26 +76,23 @@ def read_candidate(path: Path, inputs: Path | None, scratch: Path) -> Candidate:
     wants = graph_inputs(model, path)
     if inputs is not None:
         check_inputs(inputs, wants, 1)
-    data, whole = path.read_bytes(), model.SerializeToString()
+    data = path.read_bytes()
     graph = path
-    if len(whole) > len(data) + _SLACK_BYTES:  # its weights lay beside it: a board is sent one file
+    if onnx.ModelProto.FromString(data) != model:  # weights lay beside it: a board is sent one file
+        data = model.SerializeToString()
         graph = scratch / f"{sha256_bytes(data)[:16]}.onnx"
-        write_bytes(graph, whole)
+        write_bytes(graph, data)
     return Candidate(
         name=path.name,
         graph=graph,
         sha256=sha256_bytes(data),
-        size_bytes=max(len(data), graph.stat().st_size),
+        size_bytes=len(data),
         wants=wants,
         inputs=inputs,
         labels=None,
         profile="local",
         runtime="onnxruntime",
     )
-
-
-_SLACK_BYTES = 1024
-"""A graph that is parsed and written again may have a few bytes more."""
 
 
 def _from_bundle(folder: Path, inputs: Path | None) -> Candidate:

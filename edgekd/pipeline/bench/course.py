@@ -16,6 +16,9 @@ class Course:
     """Latencies over time."""
 
     label: str
+    """The setting, and the phase if it is a long one."""
+    phase: str
+    """`sustained` or `paced`; empty for short processes one after another."""
     at_s: npt.NDArray[np.float64]
     """Seconds since the first one; the time between processes is left out."""
     taken_ms: npt.NDArray[np.float64]
@@ -27,15 +30,15 @@ def courses_of(label: str, logs: Sequence[RunLog]) -> tuple[Course, ...]:
     short = [log.graphs[0] for log in logs if log.mode == "latency" and len(log.graphs) == 1]
     long = [(log.mode, log.graphs[0]) for log in logs if log.mode in ("sustained", "paced")]
     found = [_of_processes(label, short)] if short else []
-    return (*found, *(_of_phase(f"{label}, {mode}", graph) for mode, graph in long))
+    return (*found, *(_of_phase(label, mode, graph) for mode, graph in long))
 
 
 def _of_processes(label: str, graphs: Sequence[GraphLog]) -> Course:
     taken_ns = np.concatenate([np.asarray(graph.latency_ns, dtype=np.float64) for graph in graphs])
     ended_s = np.cumsum(taken_ns) / 1e9
-    return Course(label, ended_s - taken_ns / 1e9, taken_ns / 1e6)
+    return Course(label, "", ended_s - taken_ns / 1e9, taken_ns / 1e6)
 
 
-def _of_phase(label: str, graph: GraphLog) -> Course:
+def _of_phase(label: str, phase: str, graph: GraphLog) -> Course:
     taken_ns = np.asarray(graph.latency_ns, dtype=np.float64)
-    return Course(label, np.asarray(graph.at_ns, dtype=np.float64) / 1e9, taken_ns / 1e6)
+    return Course(f"{label}, {phase}", phase, np.asarray(graph.at_ns, dtype=np.float64) / 1e9, taken_ns / 1e6)

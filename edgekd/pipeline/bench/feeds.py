@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import math
 import zipfile
-from collections.abc import Mapping
+import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +15,12 @@ import numpy as np
 import onnx
 
 from edgekd.errors import UsageError
+from edgekd.files import sha256_json, write_bytes
 
 MADE_UP = 16
-"""Batches of made-up inputs."""
-MAX_BATCH_ELEMENTS = 2**24
-"""Of a batch that is made up: 16 of them in float64 take 2 GiB, and a stranger's graph chooses the shape."""
+"""Most batches of made-up inputs."""
+MADE_UP_ELEMENTS = 2**24
+"""Most numbers in all of them, 128 MiB in float64: a stranger's graph chooses the shape, a board is sent it."""
 _HINT = "--inputs takes a .npy, batch first; a graph of several inputs takes a .npz, one array an input"
 
 
@@ -48,7 +51,7 @@ def graph_inputs(model: onnx.ModelProto, where: Path) -> tuple[GraphInput, ...]:
     """The inputs of a graph, without its constants.
 
     Raises:
-        UsageError: one is no tensor of numbers.
+        UsageError: one is no tensor of numbers, or its rank is not known.
     """
     constants = {initializer.name for initializer in model.graph.initializer}
     return tuple(_input(value, where) for value in model.graph.input if value.name not in constants)
@@ -62,11 +65,21 @@ def _input(value: onnx.ValueInfoProto, where: Path) -> GraphInput:
         dtype = np.dtype(object)
     if not value.type.HasField("tensor_type") or dtype.kind not in "fiub":
         raise UsageError(
-            f"its input {value.name} is no tensor of numbers",
+            f"its input {value.name} is {_kind(value)}",
             where=where,
-            hint="bench feeds tensors of numbers",
+            hint="bench feeds tensors of truths, integers, float16, float32 or float64",
+        )
+    if not tensor.HasField("shape"):
+        raise UsageError(
+            f"its input {value.name} has no shape", where=where, hint="export it with the rank of each input"
         )
     return GraphInput(value.name, dtype, tuple(max(0, dim.dim_value) for dim in tensor.shape.dim))
+
+
+def _kind(value: onnx.ValueInfoProto) -> str:
+    if not value.type.HasField("tensor_type"):
+        return f"a {(value.type.WhichOneof('value') or 'value').removesuffix('_type')}, no tensor"
+    return f"a tensor of {onnx.TensorProto.DataType.Name(value.type.tensor_type.elem_type)}"
 
 
 def check_inputs(path: Path, wants: tuple[GraphInput, ...], batch_size: int) -> None:
@@ -79,6 +92,12 @@ def check_inputs(path: Path, wants: tuple[GraphInput, ...], batch_size: int) -> 
     if len(wants) == 1 and None in arrays:
         _check_one(arrays[None], wants[0], batch_size, path)
         return
+    if not wants:
+        raise UsageError("the graph takes no inputs", where=path, hint="leave --inputs out")
+    if None in arrays:
+        raise UsageError(
+            f"holds one array; the graph takes {', '.join(map(str, wants))}", where=path, hint=_HINT
+        )
     missing = [one.name for one in wants if one.name not in arrays]
     strange = [str(name) for name in arrays if name not in {one.name for one in wants}]
     if missing or strange:
@@ -108,11 +127,16 @@ def _arrays(path: Path) -> Mapping[str | None, np.ndarray]:
         arrays = (
             {None: found} if isinstance(found, np.ndarray) else {name: found[name] for name in found.files}
         )
-    except (OSError, ValueError, EOFError, AttributeError, KeyError) as error:
-        raise UsageError(f"is no file of numbers: {error}", where=path, hint=_HINT) from None
+    except (OSError, ValueError, EOFError, AttributeError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise UsageError(f"is no file of numbers: {_first_sentence(error)}", where=path, hint=_HINT) from None
     if not all(isinstance(array, np.ndarray) for array in arrays.values()):
         raise UsageError("is no file of numbers", where=path, hint=_HINT)
     return arrays
+
+
+def _first_sentence(error: Exception) -> str:
+    """Of what numpy says: it goes on to advise how to load the file unsafely."""
+    return str(error).partition(". ")[0]
 
 
 def _check_one(x_NX: np.ndarray, wants: GraphInput, batch_size: int, path: Path) -> None:
@@ -133,44 +157,64 @@ def _fits(found: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
     )
 
 
-def made_up(wants: tuple[GraphInput, ...], batch_size: int, stem: Path, where: Path) -> tuple[Path, str]:
-    """Standard normal inputs, zeros for integers and truths; the file, and what to say of it.
+def made_up(wants: tuple[GraphInput, ...], batch_size: int, folder: Path, where: str) -> tuple[Path, str]:
+    """Standard normal inputs, zeros for integers and truths; the file in `folder`, and what to say of it.
+
+    Graphs that are fed alike share a file, which is whole or absent: several devices are fed at once.
 
     Raises:
         UsageError: a shape is too large, or not known.
+        StorageError: there is no space for the file.
     """
-    chance = np.random.default_rng(0)
-    if len(wants) == 1 and wants[0].shape:
-        shape = (batch_size, *wants[0].shape[1:])
-        _check_size(shape, where)
-        path = stem.with_name(stem.name + ".npy")
-        np.save(path, _values(chance, (MADE_UP * batch_size, *shape[1:]), wants[0].dtype))
-    else:
-        path = stem.with_name(stem.name + ".npz")
-        for one in wants:
-            _check_size(one.shape, where)
-        _write_npz(path, {one.name: _values(chance, (MADE_UP, *one.shape), one.dtype) for one in wants})
-    kinds = "random (standard normal)" if all(one.dtype.kind == "f" for one in wants) else "random and zeros"
-    return path, f"the inputs are {kinds}: latency is measured, accuracy is not"
+    one_array = len(wants) == 1 and bool(wants[0].shape)
+    shapes = [(batch_size, *wants[0].shape[1:])] if one_array else [one.shape for one in wants]
+    batches = _batches(shapes, where)
+    key = sha256_json([*map(str, wants), shapes, batches])[:16]
+    path = folder / f"inputs-{key}.{'npy' if one_array else 'npz'}"
+    if not path.exists():
+        chance = np.random.default_rng(0)
+        if one_array:
+            shape = (batches * batch_size, *shapes[0][1:])
+            write_bytes(path, _npy(_values(chance, shape, wants[0].dtype)))
+        else:
+            feeds = {one.name: _values(chance, (batches, *one.shape), one.dtype) for one in wants}
+            write_bytes(path, _npz(feeds))
+    return path, _what_they_are(wants)
 
 
-def _write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+def _what_they_are(wants: tuple[GraphInput, ...]) -> str:
+    if not wants:
+        return "the graph takes no inputs: latency is measured, accuracy is not"
+    floats = [one.dtype.kind == "f" for one in wants]
+    kinds = "random (standard normal)" if all(floats) else "random and zeros" if any(floats) else "zeros"
+    return f"the inputs are {kinds}: latency is measured, accuracy is not"
+
+
+def _npy(array: np.ndarray) -> bytes:
+    content = io.BytesIO()
+    np.lib.format.write_array(content, array, allow_pickle=False)
+    return content.getvalue()
+
+
+def _npz(arrays: Mapping[str, np.ndarray]) -> bytes:
     """As numpy.savez, which takes no array of the name `file`."""
-    with zipfile.ZipFile(path, "w") as archive:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
         for name, array in arrays.items():
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, array, allow_pickle=False)
+            archive.writestr(f"{name}.npy", _npy(array))
+    return content.getvalue()
 
 
-def _check_size(shape: tuple[int, ...], where: Path) -> None:
-    if not all(shape):
-        raise UsageError(
-            "the shape of an example is not fixed in the graph", where=where, hint=f"give one: {_HINT}"
-        )
-    if math.prod(shape) > MAX_BATCH_ELEMENTS:
-        raise UsageError(
-            f"a batch of shape {shape} is too large to make up", where=where, hint=f"give one: {_HINT}"
-        )
+def _batches(shapes: Sequence[tuple[int, ...]], where: str) -> int:
+    """How many batches are made up: as many as fit into MADE_UP_ELEMENTS, MADE_UP at most."""
+    hint = f"give one: {_HINT}"
+    for shape in shapes:
+        if not all(shape):
+            raise UsageError("the shape of an example is not fixed in the graph", where=where, hint=hint)
+        if math.prod(shape) > MADE_UP_ELEMENTS:
+            raise UsageError(f"a batch of shape {shape} is too large to make up", where=where, hint=hint)
+    elements = sum(map(math.prod, shapes))
+    return max(1, min(MADE_UP, MADE_UP_ELEMENTS // max(1, elements)))
 
 
 def _values(chance: np.random.Generator, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:

@@ -22,8 +22,9 @@ TIMED = ("latency", "sustained", "paced")
 class KeptDevice:
     """Does the jobs of another device; one whose log lies in `folder`/logs is not done again.
 
-    Equal jobs are told apart by their number, for a process is measured several times. Logs of outputs are
-    not kept: their file of logits would have to be kept with them.
+    Equal jobs are told apart by their number, for a process is measured several times. A machine or a version
+    that has changed since makes another job. Logs of outputs are not kept: their file of logits would have to
+    be kept with them.
     """
 
     def __init__(self, device: Device, *, folder: Path | None, on_job: Callable[[], None]) -> None:
@@ -31,6 +32,7 @@ class KeptDevice:
         self._folder = folder
         self._on_job = on_job
         self._seen: Counter[str] = Counter()
+        self._facts: dict[RuntimeName, Facts] = {}
         self.logs: list[RunLog] = []
         """What the jobs that were timed wrote, in their order."""
         self.files: list[str] = []
@@ -47,8 +49,10 @@ class KeptDevice:
         """Nothing: who opened the device closes it."""
 
     def facts(self, runtime: RuntimeName) -> Facts:
-        """What the device is."""
-        return self._device.facts(runtime)
+        """What the device is; it is asked once."""
+        if runtime not in self._facts:
+            self._facts[runtime] = self._device.facts(runtime)
+        return self._facts[runtime]
 
     def run(self, job: Job, *, timeout_s: float) -> RunLog:
         """Do a job, or read the log of the same job that was done before."""
@@ -73,7 +77,9 @@ class KeptDevice:
         graphs = [(graph.name, sha256_file(Path(graph.path))) for graph in job.graphs]
         inputs = None if job.inputs is None else sha256_file(Path(job.inputs))
         settings = job.model_dump(mode="json", exclude={"graphs", "inputs", "cache"})
-        key = sha256_json([self.name, kit_digest(), graphs, inputs, settings])[:16]
+        facts = self.facts(job.runtime)
+        machine = [facts.machine, facts.cpu, facts.board, facts.power_mode, facts.versions]
+        key = sha256_json([self.name, machine, kit_digest(), graphs, inputs, settings])[:16]
         self._seen[key] += 1
         return self._folder / LOGS / f"{job.mode}-{key}-{self._seen[key]}.json"
 

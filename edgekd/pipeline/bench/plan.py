@@ -51,7 +51,11 @@ class Plan:
     accept_mismatch: bool = False
 
     def settings(self, place: Place) -> Iterator[Setting]:
-        """Every way to run every graph at one place."""
+        """Every way to run every graph at one place.
+
+        Raises:
+            UsageError: a graph has another batch than one that is wanted.
+        """
         for name, candidate in self.graphs.items():
             for runtime in self.runtimes or (candidate.runtime,):
                 for batch in self.batches:
@@ -110,6 +114,15 @@ def parse_runtime(text: str) -> RuntimeName:
             hint=f"{', '.join(known)}, or onnxruntime-PROVIDER such as onnxruntime-cuda",
         )
     return text
+
+
+def parse_places(texts: Sequence[str], profile: str | None) -> tuple[Place, ...]:
+    """Places as parse_place reads them; one that is named twice counts once.
+
+    Raises:
+        UsageError: an address is none.
+    """
+    return tuple(dict.fromkeys(parse_place(text, profile) for text in texts))
 
 
 def read_graphs(paths: Sequence[Path], inputs: Path | None, scratch: Path) -> dict[str, Candidate]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,15 +12,22 @@ import numpy as np
 
 from edgekd.files import write_bytes
 from edgekd.pipeline.bench.course import Course
-from edgekd.pipeline.bench.render import COURSE, DISTRIBUTION
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+DISTRIBUTION, COURSE = "distribution.svg", "course.svg"
+"""Names of the plots."""
 MOST_POINTS = 1500
 """Of a curve: of more, medians of as many parts are drawn."""
 TAIL = 0.999
 """Where the axis of latencies ends: the slowest thousandth would squeeze the rest."""
+WIDE = 8.0
+"""Longest over shortest latency from which on their axis is logarithmic."""
+LEAST_MS = 1e-6
+"""A nanosecond: what an axis ends at where a clock of coarse steps saw no time pass."""
+_STYLES = ("-", "--", ":", "-.")
+_COLORS = 10
 
 
 def write_plots(courses: Sequence[Course], folder: Path) -> tuple[str, ...]:
@@ -40,8 +48,9 @@ def _svg(courses: Sequence[Course], draw: Callable[[Axes, Sequence[Course]], Non
     from matplotlib.figure import Figure
 
     content = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": "edgekd", "svg.fonttype": "none"}):
-        figure = Figure(figsize=(9.0, 5.0), layout="constrained")
+    with matplotlib.rc_context({"svg.hashsalt": "edgekd", "svg.fonttype": "none"}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # the reader's fonts show the name, not ours
+        figure = Figure(figsize=(9.0, 4.5 + 0.25 * len(courses)), layout="constrained")
         axes = figure.add_subplot()
         draw(axes, courses)
         axes.grid(visible=True, alpha=0.3)
@@ -52,23 +61,47 @@ def _svg(courses: Sequence[Course], draw: Callable[[Axes, Sequence[Course]], Non
 
 def _draw_distribution(axes: Axes, courses: Sequence[Course]) -> None:
     """The share of inferences that took at most so long."""
-    for course in courses:
+    for number, course in enumerate(courses):
         shares = np.linspace(0, 1, min(MOST_POINTS, len(course.taken_ms)))
-        axes.plot(np.quantile(course.taken_ms, shares), 100 * shares, label=course.label, linewidth=1.5)
-    least = min(float(course.taken_ms.min()) for course in courses)
-    most = max(float(np.quantile(course.taken_ms, TAIL)) for course in courses)
+        taken_ms = np.quantile(course.taken_ms, shares)
+        axes.plot(taken_ms, 100 * shares, label=_label(course), linestyle=_style(number), linewidth=1.5)
+    least = max(LEAST_MS, min(float(course.taken_ms.min()) for course in courses))
+    most = max(least, *(float(np.quantile(course.taken_ms, TAIL)) for course in courses))
+    if most > WIDE * least:
+        _scale_by_powers(axes)
     axes.set_xlim(left=0.95 * least, right=1.02 * most)
     axes.set_xlabel("latency, ms")
     axes.set_ylabel("inferences that took no longer, %")
 
 
+def _scale_by_powers(axes: Axes) -> None:
+    from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
+
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+
+
 def _draw_course(axes: Axes, courses: Sequence[Course]) -> None:
     """Latency over the time that was measured; processes stand one after another."""
-    for course in courses:
+    for number, course in enumerate(courses):
         parts = min(MOST_POINTS, len(course.taken_ms))
         at_s = [float(part[0]) for part in np.array_split(course.at_s, parts)]
         taken_ms = [float(np.median(part)) for part in np.array_split(course.taken_ms, parts)]
-        axes.plot(at_s, taken_ms, label=course.label, linewidth=0.8)
-    axes.set_ylim(bottom=0, top=1.05 * max(float(np.quantile(course.taken_ms, TAIL)) for course in courses))
+        axes.plot(at_s, taken_ms, label=_label(course), linestyle=_style(number), linewidth=0.8)
+    most = max(float(np.quantile(course.taken_ms, TAIL)) for course in courses)
+    axes.set_ylim(bottom=0, top=1.05 * max(LEAST_MS, most))
     axes.set_xlabel("time measured, s")
     axes.set_ylabel("latency, ms")
+
+
+def _label(course: Course) -> str:
+    """The course's label as matplotlib shall show it: no mathematics, nothing hidden, nothing XML refuses."""
+    text = "".join(mark if mark.isprintable() else "?" for mark in course.label).replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text
+
+
+def _style(number: int) -> str:
+    """Another style of line once the colors are used up."""
+    return _STYLES[number // _COLORS % len(_STYLES)]

@@ -1,181 +1,139 @@
-"""What a bench found as cells of a table, lines of text, and Markdown."""
+"""What a bench found as tables, lines of text, and Markdown.
+
+A table has the columns in which its rows differ; what they share is said once, with the details.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
 
-import numpy as np
-import numpy.typing as npt
-
-from edgekd.documents.bench import Bench, Row, SideBySide
-from edgekd.documents.measurement import Latency, Measurement, Percentile, Subject
+from edgekd.documents.bench import Bench, Row, Setting, SideBySide
+from edgekd.documents.measurement import Comparison
 from edgekd.pipeline.bench.course import Course
+from edgekd.pipeline.bench.details import (
+    Details,
+    bounded,
+    details_of,
+    details_of_pair,
+    latency_of,
+    split,
+)
 from edgekd.pipeline.render import table
-from edgekd.units import format_bytes, format_ms, format_percent
+from edgekd.units import format_ms, format_percent
 
-HEADINGS = ("graph", "device", "runtime", "threads", "batch", "quiet", "p50", "p90", "p99", "n", "over time")
-COMPARED = ("graph", "to", "device", "runtime", "ratio", "interval", "found", "processes", "in")
-DISTRIBUTION, COURSE = "distribution.svg", "course.svg"
-"""Names of the plots."""
-_BARS = "▁▂▃▄▅▆▇█"
-SPARK_CELLS = 16
+FIGURES = ("quiet", "p50", "p90", "p99")
+FOUND = ("ratio", "interval", "found")
+_WAYS = {"device": "device", "runtime": "runtime", "threads": "threads", "batch": "batch_size"}
+"""Heading of each way to run a graph, and its key in a Setting."""
+
+Table = tuple[tuple[str, ...], list[tuple[str, ...]]]
 
 
-def cells(row: Row, courses: Sequence[Course]) -> tuple[str, ...]:
-    """One setting with its samples, as the cells of a row of HEADINGS."""
-    setting = row.setting
-    what = (setting.graph, setting.device, setting.runtime, str(setting.threads), str(setting.batch_size))
+def measured_table(rows: Sequence[Row]) -> Table:
+    """The latency of each setting: headings and cells."""
+    ways = _differing([row.setting for row in rows])
+    cells = [(row.setting.graph, *_ways(row.setting, ways), *_figures(row)) for row in rows]
+    return ("graph", *ways, *FIGURES), cells
+
+
+def compared_table(pairs: Sequence[SideBySide]) -> Table:
+    """The ratio of each comparison: headings and cells."""
+    ways = _differing([pair.setting for pair in pairs])
+    cells = [
+        (pair.setting.graph, pair.reference, *_ways(pair.setting, ways), *_found(pair.comparison))
+        for pair in pairs
+    ]
+    return ("graph", "to", *ways, *FOUND), cells
+
+
+def _differing(settings: Sequence[Setting]) -> tuple[str, ...]:
+    return tuple(
+        name for name, key in _WAYS.items() if len({getattr(setting, key) for setting in settings}) > 1
+    )
+
+
+def _ways(setting: Setting, names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(str(getattr(setting, _WAYS[name])) for name in names)
+
+
+def _figures(row: Row) -> tuple[str, ...]:
     if row.measurement is None:
-        return (*what, *("-",) * (len(HEADINGS) - len(what)))
+        return ("-",) * len(FIGURES)
     latency = latency_of(row.measurement)
-    return (
-        *what,
-        "-" if latency.quiet is None else format_ms(latency.quiet.value_ms),
-        bounded(latency.p50),
-        bounded(latency.p90),
-        bounded(latency.p99),
-        f"{latency.samples} in {latency.processes}",
-        " ".join(sparkline(course.taken_ms) for course in courses),
-    )
+    quiet = "-" if latency.quiet is None else format_ms(latency.quiet.value_ms)
+    return quiet, bounded(latency.p50), bounded(latency.p90), bounded(latency.p99)
 
 
-def bounded(percentile: Percentile | None) -> str:
-    """`1.53 ms (≤ 1.60)`: the value and its upper bound; `-` for too few samples."""
-    if percentile is None:
-        return "-"
-    return f"{format_ms(percentile.value_ms)} (≤ {format_ms(percentile.upper_ms)})"
-
-
-def latency_of(measurement: Measurement) -> Latency:
-    """The latency of the one graph of a bench's measurement."""
-    latency = measurement.subjects[0].latency
-    assert latency is not None, "a bench measures latency"
-    return latency
-
-
-def compared(pair: SideBySide) -> tuple[str, ...]:
-    """Two graphs, as the cells of a row of COMPARED."""
-    setting, found = pair.setting, pair.comparison
-    what = (setting.graph, pair.reference, setting.device, setting.runtime)
+def _found(found: Comparison | None) -> tuple[str, ...]:
     if found is None:
-        return (*what, *("-",) * (len(COMPARED) - len(what)))
+        return ("-",) * len(FOUND)
     interval = found.interval
-    return (
-        *what,
-        f"{found.ratio:.3f}",
-        f"{interval.lower:.3f} to {interval.upper:.3f} ({format_percent(interval.confidence, 0)})",
-        found.outcome,
-        str(found.processes),
-        f"{found.seconds:.0f} s",
-    )
+    bounds = f"{interval.lower:.3f} to {interval.upper:.3f} ({format_percent(interval.confidence, 0)})"
+    return f"{found.ratio:.3f}", bounds, found.outcome
 
 
-def sparkline(values: Sequence[float] | npt.NDArray[np.float64], cells: int = SPARK_CELLS) -> str:
-    """Medians of equal parts of a series as bars, from its least part to its largest."""
-    found = np.asarray(values, dtype=np.float64)
-    if len(found) < cells:
-        return ""
-    parts = [float(np.median(part)) for part in np.array_split(found, cells)]
-    least, most = min(parts), max(parts)
-    # A tenth of the level is the least height that is drawn in full: noise shall not look like a mountain.
-    height = max(most - least, 0.1 * least)
-    return "".join(_BARS[min(len(_BARS) - 1, int((part - least) / height * len(_BARS)))] for part in parts)
+def details(bench: Bench, courses: Sequence[Sequence[Course]]) -> Iterator[tuple[str, Details]]:
+    """What else is known, in parts: a title and its lines. The part without a title is of all of them."""
+    rows = [(title_of(row.setting), details_of(row, of)) for row, of in zip(bench.rows, courses, strict=True)]
+    pairs = [(title_of(pair.setting), details_of_pair(pair)) for pair in bench.comparisons]
+    parts = [(title, found) for title, found in (*rows, *pairs) if found]
+    same, left = split([found for _, found in parts])
+    if same:
+        yield "", same
+    yield from ((title, rest) for (title, _), rest in zip(parts, left, strict=True) if rest)
 
 
-def details(row: Row) -> Iterator[tuple[str, str]]:
-    """What else was measured of a setting: names and values."""
-    measurement = row.measurement
-    if measurement is None:
-        return
-    subject, latency = measurement.subjects[0], latency_of(measurement)
-    yield "machine", measurement.facts.cpu or measurement.facts.machine
-    yield "versions", ", ".join(f"{name} {version}" for name, version in measurement.facts.versions.items())
-    if latency.build_ms is not None:
-        yield "build", format_ms(latency.build_ms)
-    yield "load", format_ms(latency.load_ms)
-    yield "first inference", format_ms(latency.first_ms)
-    if latency.cold_start_ms is not None:
-        yield "cold start", f"{format_ms(latency.cold_start_ms)}, from the start of the process"
-    for scope, p50_ms in latency.scopes_p50_ms.items():
-        yield f"{scope} p50", format_ms(p50_ms)
-    yield from _long_phases(subject)
-    yield "size", format_bytes(subject.size_bytes)
-    yield from _resources(subject)
-    if subject.accuracy is not None:
-        yield "top-1", f"{format_percent(subject.accuracy.top1)} of {subject.accuracy.count} examples"
-    if subject.audit is not None:
-        yield "int8", f"{subject.audit.int8_ops} of {subject.audit.weighted_ops} weighted operators"
+def title_of(setting: Setting) -> str:
+    """A setting in a line."""
+    batch = "" if setting.batch_size == 1 else f", batch {setting.batch_size}"
+    threads = "1 thread" if setting.threads == 1 else f"{setting.threads} threads"
+    return f"{setting.graph}, {setting.runtime} on {setting.device}, {threads}{batch}"
 
 
-def _long_phases(subject: Subject) -> Iterator[tuple[str, str]]:
-    if (sustained := subject.sustained) is not None:
-        yield (
-            "sustained",
-            f"{format_ms(sustained.first_ms)} at first, {format_ms(sustained.last_ms)} at last "
-            f"({sustained.ratio:.3f}) in {sustained.duration_s:g} s, {sustained.inferences} inferences",
-        )
-    if (paced := subject.paced) is not None:
-        late = f", {paced.late} late" if paced.late else ""
-        yield f"at {paced.rate_hz:g} Hz", f"p50 {bounded(paced.p50)}, p99 {bounded(paced.p99)}{late}"
+def problems(bench: Bench) -> tuple[str, ...]:
+    """Each line that a reader must not miss: why figures do not count, then what makes them less certain.
 
-
-def _resources(subject: Subject) -> Iterator[tuple[str, str]]:
-    if (memory := subject.memory) is not None and memory.peak_rss_bytes is not None:
-        graph = (
-            "" if memory.graph_rss_bytes is None else f", {format_bytes(memory.graph_rss_bytes)} by the graph"
-        )
-        device = "" if memory.device_bytes is None else f"; accelerator {format_bytes(memory.device_bytes)}"
-        yield "memory", f"{format_bytes(memory.peak_rss_bytes)}{graph}{device}"
-    if (energy := subject.energy) is not None:
-        if energy.joules is None:
-            yield "energy", f"not measured: {energy.reason}"
-        else:
-            yield "energy", f"{1000 * energy.joules:.3g} mJ an inference ({energy.source}, {energy.mode})"
-
-
-def problems(bench: Bench) -> Iterator[str]:
-    """Each line that a reader must not miss: why figures do not count, then what makes them less certain."""
+    Lines that differ in their numbers alone, as those of two settings, are said once.
+    """
+    lines: list[str] = []
     for row in bench.rows:
         if row.measurement is not None:
-            name = f"{row.setting.graph} on {row.setting.device}"
-            yield from (f"{name}: invalid: {line}" for line in row.measurement.invalid)
-            yield from (
-                f"{name}: not {row.measurement.profile}: {line}" for line in row.measurement.mismatches
-            )
-    lines = [line for row in bench.rows if row.measurement for line in row.measurement.warnings]
-    lines += [line for pair in bench.comparisons for line in pair.warnings]
-    # What differs in its numbers alone is said once.
-    yield from {re.sub(r"[0-9.]+", "#", line): line for line in reversed(lines)}.values()
+            name = title_of(row.setting)
+            lines += (f"{name}: invalid: {line}" for line in row.measurement.invalid)
+            lines += (f"{name}: not {row.measurement.profile}: {line}" for line in row.measurement.mismatches)
+    said: dict[str, str] = {}
+    for one in (*(row.measurement for row in bench.rows), *bench.comparisons):
+        for line in one.warnings if one is not None else ():
+            said.setdefault(re.sub(r"[0-9.]+", "#", line), line)
+    return (*lines, *said.values())
 
 
 def errors(bench: Bench) -> Iterator[tuple[str, str]]:
     """What could not be measured: the setting and why."""
-    found: tuple[Row | SideBySide, ...] = (*bench.rows, *bench.comparisons)
-    for one in found:
+    for one in (*bench.rows, *bench.comparisons):
         if one.error is not None:
-            yield f"{one.setting.graph} on {one.setting.device} with {one.setting.runtime}", one.error
+            yield title_of(one.setting), one.error
 
 
 def to_markdown(bench: Bench, courses: Sequence[Sequence[Course]], plots: Sequence[str]) -> str:
     """The whole bench with the samples of each row, and the names of its plots."""
     parts = ["# Latency"]
     if bench.rows:
-        rows = [cells(row, course) for row, course in zip(bench.rows, courses, strict=True)]
-        parts.append(table(HEADINGS, rows))
+        parts.append(table(*measured_table(bench.rows)))
     if bench.comparisons:
-        parts.append(table(COMPARED, [compared(pair) for pair in bench.comparisons]))
+        parts.append(table(*compared_table(bench.comparisons)))
     parts += [f"![{name.partition('.')[0]}]({name})" for name in plots]
-    for row in bench.rows:
-        if found := list(details(row)):
-            title = f"## {row.setting.graph}, {row.setting.runtime} on {row.setting.device}"
-            how = f"{row.setting.threads} thread(s), batch {row.setting.batch_size}"
-            parts += [f"{title}, {how}", table(("what", "value"), found)]
-    lines = [*problems(bench), *(f"{what}: {why}" for what, why in errors(bench))]
-    if lines:
-        parts += ["## What to know", "\n".join(f"- {line}" for line in lines)]
-    parts.append(
-        "Host end to end, in fresh processes. `quiet` is what an inference takes while nothing disturbs it; "
-        "a percentile stands with its upper bound."
-    )
+    for title, lines in details(bench, courses):
+        parts += [f"## {title or 'How it was measured'}", table(("what", "value"), lines)]
+    notes = [*problems(bench), *(f"{what}: {why}" for what, why in errors(bench))]
+    if notes:
+        parts += ["## What to know", "\n".join(f"- {' '.join(line.split())}" for line in notes)]
+    parts.append(EXPLAINED)
     return "\n\n".join(parts) + "\n"
+
+
+EXPLAINED = (
+    "Host end to end, in fresh processes. `quiet` is what an inference takes while nothing disturbs it; after ≤ "
+    "stands the upper bound of a percentile at 95 %, and - is for too few samples."
+)

@@ -20,6 +20,7 @@ from edgekd.pipeline.bench.course import Course, courses_of
 from edgekd.pipeline.bench.kept import KeptDevice
 from edgekd.pipeline.bench.measure import check_expected, jobs_of, measure, options_for
 from edgekd.pipeline.bench.plan import Place, Plan, check_runtime
+from edgekd.pipeline.bench.render import title_of
 
 Found = TypeVar("Found")
 
@@ -56,13 +57,17 @@ def bench(plan: Plan, scratch: Path, listener: Listener, *, out: Path | None = N
     """Measure every setting of a plan. Logs are kept in `out`/logs, and found there by a later call.
 
     An error of one setting is in its row. Devices of different addresses are measured at the same time.
+
+    Raises:
+        UsageError: a graph has another batch than one that is wanted; nothing is measured then.
     """
+    settings = {place: tuple(plan.settings(place)) for place in plan.places}
 
     def work(device: Device, places: Sequence[Place]) -> list[tuple[Row, tuple[Course, ...]]]:
         return [
             _row(plan, place, setting, device, scratch, listener, out)
             for place in places
-            for setting in plan.settings(place)
+            for setting in settings[place]
         ]
 
     found = _each_address(plan, listener, work)
@@ -74,15 +79,16 @@ def compare(plan: Plan, scratch: Path, listener: Listener, *, out: Path | None =
     """Compare every further graph of a plan with the first one, side by side in the same processes.
 
     Raises:
-        UsageError: there are not two graphs, or they are not fed alike.
+        UsageError: there are not two graphs, they are not fed alike, or the plan asks for long phases.
     """
     _check_comparable(plan)
+    settings = {place: tuple(plan.settings(place)) for place in plan.places}
 
     def work(device: Device, places: Sequence[Place]) -> list[SideBySide]:
         return [
             _pair(plan, place, setting, device, scratch, listener, out)
             for place in places
-            for setting in plan.settings(place)
+            for setting in settings[place]
             if setting.graph != next(iter(plan.graphs))
         ]
 
@@ -94,6 +100,11 @@ def _check_comparable(plan: Plan) -> None:
     if not others:
         hint = "edgekd bench A.onnx B.onnx --interleave"
         raise UsageError("--interleave compares two graphs or more", hint=hint)
+    if plan.sustained_s is not None or plan.rate_hz is not None:
+        raise UsageError(
+            "--interleave compares short turns: --sustained and --rate are of one graph",
+            hint="measure those in a call without --interleave",
+        )
     for name, other in others:
         if [one.fed for one in other.wants] != [one.fed for one in first.wants]:
             takes = [", ".join(map(str, one.wants)) for one in (other, first)]
@@ -130,13 +141,7 @@ def _row(
         return Row(setting=setting, error=str(error), exit_code=error.exit_code), ()
     listener.finished(setting, None)
     row = Row(setting=setting, measurement=found, logs=tuple(kept.files))
-    return row, courses_of(label_of(setting), kept.logs)
-
-
-def label_of(setting: Setting) -> str:
-    """A setting in a line, for plots and progress."""
-    batch = "" if setting.batch_size == 1 else f", batch {setting.batch_size}"
-    return f"{setting.graph}, {setting.runtime} on {setting.device}, {setting.threads} thread(s){batch}"
+    return row, courses_of(title_of(setting), kept.logs)
 
 
 def _pair(
