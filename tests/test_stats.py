@@ -11,6 +11,7 @@ from scipy import optimize
 from scipy import stats as scipy_stats
 
 from edgekd.stats import (
+    hodges_lehmann,
     log_t_interval,
     min_samples,
     nearest_rank,
@@ -18,6 +19,7 @@ from edgekd.stats import (
     paired_difference,
     paired_drop_upper,
     resolvable_drop,
+    signed_rank_interval,
     spearman,
     t_quantile,
     two_levels,
@@ -228,6 +230,59 @@ def test_coverage_of_the_interval_on_the_log_scale(disturbed):
     values = rng.lognormal(0.0, 0.03, (4000, 5)) * np.where(rng.random((4000, 5)) < disturbed, 1.2, 1.0)
     truth = 1.0 if disturbed == 0 else float(np.median(values))
     assert np.mean([log_t_interval(row, 0.95)[1] >= truth for row in values]) >= 0.94
+
+
+VALUES = st.lists(st.floats(-100, 100), min_size=1, max_size=15)
+
+
+@settings(deadline=None)
+@given(VALUES)
+def test_hodges_lehmann_is_the_median_of_the_means_of_pairs(values):
+    pairs = [(a + b) / 2 for index, a in enumerate(values) for b in values[index:]]
+    assert hodges_lehmann(values) == pytest.approx(np.median(pairs), abs=1e-12)
+
+
+@settings(deadline=None)
+@given(VALUES, st.floats(-50, 50), st.floats(0.1, 10))
+def test_hodges_lehmann_moves_and_scales_with_the_values(values, shift, scale):
+    moved = [scale * value + shift for value in values]
+    assert hodges_lehmann(moved) == pytest.approx(scale * hodges_lehmann(values) + shift, abs=1e-9)
+    assert hodges_lehmann([-value for value in values]) == pytest.approx(-hodges_lehmann(values), abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("count", "confidence"), [(6, 0.95), (8, 0.996), (12, 0.998), (20, 0.9), (27, 0.998)]
+)
+def test_signed_rank_bounds_are_where_scipys_exact_test_turns(count, confidence):
+    values = np.random.default_rng(count).normal(0.2, 1, count)
+    lower, upper = signed_rank_interval(values, confidence)
+    for center, alternative, rejected in [
+        (lower - 1e-6, "greater", True),
+        (lower + 1e-6, "greater", False),
+        (upper + 1e-6, "less", True),
+        (upper - 1e-6, "less", False),
+    ]:
+        test = scipy_stats.wilcoxon(values - center, alternative=alternative, method="exact")
+        assert bool(test.pvalue <= 1 - confidence) == rejected
+
+
+@pytest.mark.parametrize(("count", "confidence"), [(5, 0.97), (7, 0.996), (8, 0.997)])
+def test_too_few_values_carry_no_signed_rank_bounds(count, confidence):
+    assert signed_rank_interval(np.arange(count), confidence) is None
+    assert signed_rank_interval(np.arange(count), 1 - 0.5**count) == (0, count - 1)
+
+
+def test_signed_rank_bounds_hold_their_level_for_any_symmetric_noise():
+    """A fifth of the values spread ten times as far: 1.71 % of the bounds miss on either side.
+
+    Of the 2^12 choices of ranks 70 have a sum of up to 12, 87 of up to 13.
+    The tolerance is three standard errors.
+    """
+    rng = np.random.default_rng(7)
+    values = rng.standard_normal((2500, 12)) * np.where(rng.random((2500, 12)) < 0.2, 10, 1)
+    bounds = np.array([signed_rank_interval(row, 0.98) for row in values])
+    assert np.mean(bounds[:, 0] > 0) == pytest.approx(70 / 4096, abs=0.0078)
+    assert np.mean(bounds[:, 1] < 0) == pytest.approx(70 / 4096, abs=0.0078)
 
 
 @settings(deadline=None)

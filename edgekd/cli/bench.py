@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,6 +30,8 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 _DEFAULTS = Measuring()
 SUSTAINED_S = 600.0
+LEAST_PACED = 20
+"""Fewer inferences at a fixed rate carry no median with a bound."""
 
 
 @app.command(name="bench")
@@ -96,6 +99,11 @@ def bench_(
     if len(paths) == 1 and (paths[0] / RUN_FILE).is_file():
         _refuse_options(ctx)
         raise typer.Exit(_bench_run(paths[0], device or (), as_json=as_json))
+    if rate is not None and rate * rate_seconds < LEAST_PACED:
+        raise UsageError(
+            f"--rate {rate:g} for {rate_seconds:g} s is fewer than {LEAST_PACED} inferences",
+            hint=f"--rate-seconds {math.ceil(LEAST_PACED / rate)} or more",
+        )
     with tempfile.TemporaryDirectory(prefix="edgekd-bench-") as scratch:
         plan = Plan(
             graphs=read_graphs(paths, inputs, Path(scratch)),
@@ -149,8 +157,8 @@ def _show(found: Benched, *, as_json: bool) -> int:
     else:
         _show_tables(found)
     for what, why in render.errors(document):
-        screen.error(why if len(document.rows) + len(document.comparisons) == 1 else f"{what}: {why}")
-    return max((one.exit_code for one in (*document.rows, *document.comparisons)), default=0)
+        screen.error(why if len(document.results) == 1 else f"{what}: {why}")
+    return max((one.exit_code for one in document.results), default=0)
 
 
 def _show_tables(found: Benched) -> None:

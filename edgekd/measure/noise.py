@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from statistics import median
 
 import numpy as np
@@ -16,22 +17,41 @@ DRIFT_CORRELATION = 0.3
 DRIFT_CHANGE = 0.03
 LEVELS_EXPLAIN = 0.9
 LEVELS_APART = 0.1
+WINDOW_SAMPLES = 20
+START_EXCESS = 0.1
 
 
-def find_warnings(logs: Sequence[RunLog], *, threads: int) -> tuple[str, ...]:
+@dataclass(frozen=True)
+class Caps:
+    """The highest clocks of the operating point that a device is meant to be at; None: not known."""
+
+    cpu_mhz: float | None = None
+    gpu_mhz: float | None = None
+
+
+NO_CAPS = Caps()
+
+
+def find_warnings(logs: Sequence[RunLog], *, threads: int, caps: Caps = NO_CAPS) -> tuple[str, ...]:
     """One line for each thing that happened in at least one process; those of `find_invalid` come too."""
-    device = tuple(finding.text for finding in _findings(logs))
+    device = tuple(finding.text for finding in _findings(logs, caps))
     return (*device, *_about_threads(logs[0].facts, threads), *_about_the_graphs(logs))
 
 
 def find_invalid(logs: Sequence[RunLog]) -> tuple[str, ...]:
     """What makes the measurement invalid, one line each; nothing for a valid one."""
-    return tuple(finding.text for finding in _findings(logs) if finding.level == "invalid")
+    return tuple(finding.text for finding in _findings(logs, NO_CAPS) if finding.level == "invalid")
 
 
-def _findings(logs: Sequence[RunLog]) -> tuple[Finding, ...]:
+def _findings(logs: Sequence[RunLog], caps: Caps) -> tuple[Finding, ...]:
     moments = [log.conditions for log in logs if log.conditions is not None]
-    return judge(logs[0].facts, moments, steady=all(log.mode != "paced" for log in logs))
+    return judge(
+        logs[0].facts,
+        moments,
+        cpu_cap_mhz=caps.cpu_mhz,
+        gpu_cap_mhz=caps.gpu_mhz,
+        steady=all(log.mode != "paced" for log in logs),
+    )
 
 
 def _about_threads(facts: Facts, threads: int) -> Iterator[str]:
@@ -48,8 +68,27 @@ def _about_the_graphs(logs: Sequence[RunLog]) -> Iterator[str]:
                 f"{graph.name}: the warm-up did not settle within 2 % in {unsettled} of {len(runs)} processes"
                 "; try: a quieter machine, or a longer measuring.max_warmup_s"
             )
+        yield from _slow_start(graph.name, runs)
         yield from _drift(graph.name, runs)
         yield from _levels(graph.name, runs)
+
+
+def _slow_start(name: str, runs: Sequence[GraphLog]) -> Iterator[str]:
+    """A first window that is slower than the rest in most processes: the warm-up was too short."""
+    excess = median(_first_window(run) for run in runs)
+    if excess > START_EXCESS:
+        yield (
+            f"{name}: the first {WINDOW_SAMPLES} inferences after the warm-up took {100 * excess:.0f} % "
+            "longer than the next; try: a longer measuring.warmup_s"
+        )
+
+
+def _first_window(run: GraphLog) -> float:
+    """The first window over the three after it: a drift through the whole process is no slow start."""
+    after = run.latency_ns[WINDOW_SAMPLES : 4 * WINDOW_SAMPLES]
+    if len(after) < WINDOW_SAMPLES:
+        return 0.0
+    return float(np.median(run.latency_ns[:WINDOW_SAMPLES]) / max(1.0, float(np.median(after)))) - 1
 
 
 def _drift(name: str, runs: Sequence[GraphLog]) -> Iterator[str]:

@@ -13,8 +13,9 @@ from edgekd.conversion.parity import compare_logits
 from edgekd.conversion.specs import load_spec
 from edgekd.devices.device import Device
 from edgekd.devices.local import LOCAL_ADDRESS
+from edgekd.devices.matching import mismatches, point_mismatches
 from edgekd.devices.open_device import open_device
-from edgekd.devices.profiles import LOCAL, load_profile, local_profile, mismatches
+from edgekd.devices.profiles import LOCAL, load_profile, load_profile_at, local_profile
 from edgekd.documents.audit import Audit
 from edgekd.documents.measurement import Measurement, Subject
 from edgekd.documents.profile import Profile
@@ -24,7 +25,7 @@ from edgekd.errors import UsageError
 from edgekd.files import sha256_bytes, sha256_file, sha256_json
 from edgekd.measure.accuracy import accuracy, measure_outputs
 from edgekd.measure.latency import LatencyResult, measure_latency
-from edgekd.measure.noise import find_invalid
+from edgekd.measure.noise import NO_CAPS, Caps, find_invalid, find_warnings
 from edgekd.pipeline.artefacts import STUDENT, Artefact, artefacts_for
 from edgekd.pipeline.context import Context, section
 from edgekd.pipeline.prove import INPUTS, LABELS, load_array, save_array
@@ -37,6 +38,14 @@ MEASUREMENT = "measurement.json"
 def profile_of(target: Target, facts: Facts) -> Profile:
     """The target's profile; `local` is the machine at hand, as it is."""
     return local_profile(facts) if target.profile == LOCAL else load_profile(target.profile)
+
+
+def caps_of(profile: Profile, point: str | None) -> Caps:
+    """The highest clocks of an operating point; none where it says none, or is a unit to scale from."""
+    if point is None or (chosen := profile.operating_points[point]).unit:
+        return NO_CAPS
+    clocks = [None if figure is None else figure.value for figure in (chosen.cpu_mhz, chosen.gpu_mhz)]
+    return Caps(*clocks)
 
 
 def check_runtime(target: Target, profile: Profile) -> None:
@@ -119,7 +128,10 @@ def _measure(
         logits = _logits(context, target, artefact, graphs, prove, device)
         save_array(folder / f"{artefact.stem}.predictions.npy", logits.argmax(axis=1))
         subjects.append(_subject(context, artefact, logits, graphs, proofs, latency))
-    invalid = find_invalid([log for log in latency.logs if log.mode == "latency"])
+    warm = [log for log in latency.logs if log.mode == "latency"]
+    invalid = find_invalid(warm)
+    point = None if target.profile == LOCAL else load_profile_at(target.profile)[1]
+    found = find_warnings(warm, threads=context.recipe.measuring.threads, caps=caps_of(profile, point))
     document = Measurement(
         device=device.name,
         profile=profile.id,
@@ -128,9 +140,13 @@ def _measure(
         conditions=latency.conditions,
         subjects=tuple(subjects),
         ratios=latency.ratios,
-        mismatches=mismatches(profile, latency.facts),
+        mismatches=(
+            *mismatches(profile, latency.facts),
+            # The clock and the power mode of a point that nobody named are no difference of the device.
+            *(point_mismatches(profile, point, latency.facts) if "@" in target.profile else ()),
+        ),
         invalid=invalid,
-        warnings=tuple(line for line in latency.warnings if line not in invalid),
+        warnings=tuple(line for line in found if line not in invalid),
     )
     document.write(folder / MEASUREMENT)
     for number, log in enumerate(latency.logs):

@@ -6,6 +6,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from onnx import parser
 from scipy import stats as scipy_stats
 
@@ -14,7 +17,7 @@ from edgekd.documents.job import Job
 from edgekd.documents.recipe import Measuring
 from edgekd.documents.run_log import Facts, RunLog
 from edgekd.errors import DeviceError, MeasurementError
-from edgekd.measure.latency import measure_latency
+from edgekd.measure.latency import measure_latency, quiet_latency
 
 FACTS = {"machine": "aarch64", "system": "Linux", "cpu": None, "isa": [], "cores": 4, "memory_bytes": None}
 QUIET = {"load1": 0.1, "steal_fraction": 0.0, "throttled": False}
@@ -111,6 +114,46 @@ def test_like_processes_are_bounded_by_order_statistics():
     assert latency.p50.lower_ms == np.sort(np.tile(samples, 5))[slower - 1] / 1e6
     slower = max(t for t in range(200) if scipy_stats.binom.cdf(t, 1000, 0.1) <= 0.05)
     assert latency.p90.upper_ms == np.sort(np.tile(samples, 5))[1000 - slower] / 1e6
+
+
+def test_quiet_latency_is_the_center_of_the_lower_deciles_of_the_processes():
+    latency = measure(ScriptedDevice(noisy)).latencies["int8"]
+    logs = np.log([np.sort(noisy("int8", seed).astype(int))[19] / 1e6 for seed in range(5)])
+    pairs = [(a + b) / 2 for index, a in enumerate(logs) for b in logs[index:]]
+    assert latency.quiet.value_ms == pytest.approx(np.exp(np.median(pairs)), rel=1e-12)
+    student = np.exp(scipy_stats.t.interval(0.9, 4, logs.mean(), scipy_stats.sem(logs)))
+    assert (latency.quiet.lower_ms, latency.quiet.upper_ms) == pytest.approx(tuple(student), rel=1e-9)
+
+
+def test_quiet_latency_comes_out_the_same_where_most_samples_are_disturbed():
+    """Four fifths of the samples, in whole blocks, take half again as long, and one process three times."""
+
+    def disturbed(name, seed):
+        samples = 1e6 * np.random.default_rng(seed).lognormal(0, 0.01, 400)
+        samples[:320] *= 1.5
+        return samples * (3 if seed == 4 else 1)
+
+    latency = measure(ScriptedDevice(disturbed)).latencies["int8"]
+    assert latency.quiet.value_ms == pytest.approx(1.0, rel=0.01)
+    assert latency.quiet.lower_ms < latency.quiet.value_ms < latency.quiet.upper_ms
+    assert latency.p50.value_ms > 1.4
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    arrays(np.float64, st.tuples(st.integers(2, 6), st.integers(1, 30)), elements=st.floats(0.1, 100)),
+    st.floats(0.1, 10),
+)
+def test_quiet_latency_scales_and_lies_in_its_bounds(samples_PN, scale):
+    quiet, scaled = (quiet_latency([*values], 0.95) for values in (samples_PN, scale * samples_PN))
+    assert quiet.lower_ms <= quiet.value_ms <= quiet.upper_ms
+    assert samples_PN.min() * (1 - 1e-12) <= quiet.value_ms <= samples_PN.max() * (1 + 1e-12)
+    assert scaled.value_ms == pytest.approx(scale * quiet.value_ms)
+    assert scaled.upper_ms == pytest.approx(scale * quiet.upper_ms)
+
+
+def test_one_process_tells_no_quiet_latency():
+    assert quiet_latency([np.ones(200)], 0.95) is None
 
 
 @pytest.mark.parametrize(
@@ -263,6 +306,17 @@ def test_drift(slope, advice):
     (warning,) = measure(ScriptedDevice(drifting), graphs={"int8": Path("b.onnx")}).warnings
     assert warning.startswith("int8: latency drifted by +" if slope > 0 else "int8: latency drifted by -1")
     assert warning.endswith(f"try: {advice}")
+
+
+@pytest.mark.parametrize("excess", [1.3, 1.05])
+def test_a_slow_start(excess):
+    def starting(name, seed):
+        noise = np.random.default_rng(seed).lognormal(0, 0.01, 400)
+        return 1e6 * noise * np.where(np.arange(400) < 20, excess, 1.0)
+
+    found = measure(ScriptedDevice(starting), graphs={"int8": Path("b.onnx")}).warnings
+    line = "int8: the first 20 inferences after the warm-up took 30 % longer than the next; "
+    assert found == (() if excess < 1.1 else (line + "try: a longer measuring.warmup_s",))
 
 
 def test_two_levels():

@@ -1,4 +1,4 @@
-"""What else was measured of a setting, as names and values; and what is the same of all settings, said once."""
+"""What else was measured of a setting, as names and values; what is the same of all settings is said once."""
 
 from __future__ import annotations
 
@@ -99,9 +99,11 @@ def _long_phases(subject: Subject) -> Iterator[tuple[str, str]]:
             f"({sustained.ratio:.3f}), {sustained.inferences} inferences",
         )
     if (paced := subject.paced) is not None:
+        missed = max(0, int(paced.duration_s * paced.rate_hz) - paced.inferences)
         yield (
             f"at {paced.rate_hz:g} Hz, {paced.duration_s:g} s",
-            f"p50 {bounded(paced.p50)}, p99 {bounded(paced.p99)}, {paced.late} of {paced.inferences} late",
+            f"p50 {bounded(paced.p50)}, p99 {bounded(paced.p99)}, {paced.late} of {paced.inferences} late"
+            f"{f', {missed} never begun' if missed else ''}",
         )
 
 

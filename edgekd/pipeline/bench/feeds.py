@@ -20,7 +20,7 @@ from edgekd.files import sha256_json, write_bytes
 MADE_UP = 16
 """Most batches of made-up inputs."""
 MADE_UP_ELEMENTS = 2**24
-"""Most numbers in all of them, 128 MiB in float64: a stranger's graph chooses the shape, a board is sent it."""
+"""Most numbers in all of them, 128 MiB in float64: a stranger's graph chooses the shape, a board gets it."""
 _HINT = "--inputs takes a .npy, batch first; a graph of several inputs takes a .npz, one array an input"
 
 

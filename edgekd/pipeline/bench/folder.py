@@ -59,7 +59,7 @@ def _read_done(out: Path) -> Benched | None:
     """What a folder holds where all was measured; a damaged result is made again from the logs."""
     try:
         document = Bench.read(out / RESULT)
-        if any(one.error is not None for one in (*document.rows, *document.comparisons)):
+        if any(one.error is not None for one in document.results):
             return None
         return Benched(document, tuple(_courses(out, row) for row in document.rows))
     except DocumentError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +21,12 @@ from edgekd.errors import BundleError, ConversionError, DeviceError, EdgekdError
 from edgekd.files import sha256_bytes
 from edgekd.measure.accuracy import accuracy, measure_outputs
 from edgekd.measure.latency import LatencyResult, measure_latency
-from edgekd.measure.noise import find_invalid
+from edgekd.measure.noise import NO_CAPS, Caps, find_invalid, find_warnings
 from edgekd.measure.phases import energy_of, measure_paced, measure_sustained, memory_of
 from edgekd.pipeline.bench.candidate import Candidate
 from edgekd.pipeline.bench.kept import KeptDevice
 from edgekd.pipeline.bench.plan import Place, Plan, check_runtime
+from edgekd.pipeline.measuring import caps_of
 
 
 def jobs_of(plan: Plan, candidate: Candidate) -> int:
@@ -45,7 +47,7 @@ def measure(plan: Plan, place: Place, setting: Setting, device: KeptDevice, scra
     """
     candidate = plan.graphs[setting.graph]
     check_runtime(candidate, setting.runtime)
-    profile, differences = check_expected(plan, place, candidate, device.facts(setting.runtime))
+    expected = check_expected(plan, place, candidate, device.facts(setting.runtime))
     inputs, note = candidate.fed(setting.batch_size, scratch)
     options = options_for(plan, setting)
     result = measure_latency(
@@ -79,15 +81,16 @@ def measure(plan: Plan, place: Place, setting: Setting, device: KeptDevice, scra
         audit=audit,
     )
     invalid = find_invalid(logs)
-    warnings = [line for line in result.warnings if line not in invalid]
+    found = find_warnings(warm, threads=setting.threads, caps=expected.caps)
+    warnings = [line for line in found if line not in invalid]
     return Measurement(
         device=place.address,
-        profile=profile,
+        profile=expected.name,
         runtime=setting.runtime,
         facts=result.facts,
         conditions=tuple(log.conditions for log in logs if log.conditions is not None),
         subjects=(subject,),
-        mismatches=differences,
+        mismatches=expected.differences,
         invalid=invalid,
         warnings=tuple(filter(None, (note, no_audit, *_notes(logs), _resumed(device), *warnings))),
     )
@@ -98,10 +101,18 @@ def options_for(plan: Plan, setting: Setting) -> dict[str, str]:
     return {**session_options(setting.runtime), **plan.session_options}
 
 
-def check_expected(
-    plan: Plan, place: Place, candidate: Candidate, facts: Facts
-) -> tuple[str, tuple[str, ...]]:
-    """Name of the profile, and how the device differs from it where that is accepted.
+@dataclass(frozen=True)
+class Expected:
+    """What a device was held against."""
+
+    name: str
+    """The profile, with the operating point if that was named."""
+    differences: tuple[str, ...] = ()
+    caps: Caps = NO_CAPS
+
+
+def check_expected(plan: Plan, place: Place, candidate: Candidate, facts: Facts) -> Expected:
+    """The profile, and how the device differs from it where that is accepted.
 
     The clock and the power mode of an operating point that nobody named are only told.
 
@@ -110,7 +121,7 @@ def check_expected(
     """
     name = place.profile or candidate.profile
     if name == LOCAL:
-        return LOCAL, ()
+        return Expected(LOCAL)
     profile, point = load_profile_at(name)
     of_device, of_point = mismatches(profile, facts), point_mismatches(profile, point, facts)
     grave = (*of_device, *(of_point if "@" in name else ()))
@@ -120,7 +131,7 @@ def check_expected(
             where=place.address,
             hint="name the right one with --device, or take this one as it is: --profile local",
         )
-    return name, (*of_device, *of_point)
+    return Expected(name, (*of_device, *of_point), caps_of(profile, point))
 
 
 def _job(plan: Plan, setting: Setting, candidate: Candidate, inputs: Path, options: Mapping[str, str]) -> Job:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,7 +20,11 @@ if TYPE_CHECKING:
 DISTRIBUTION, COURSE = "distribution.svg", "course.svg"
 """Names of the plots."""
 MOST_POINTS = 1500
-"""Of a curve: of more, medians of as many parts are drawn."""
+"""Of the curve of a distribution."""
+MEDIANS = 100
+"""Most points of a line over time: each is the median of a part."""
+SAMPLES, SAMPLES_OF = 1000, 3
+"""Samples that are drawn behind such a line, every k-th one; none of more settings, which would hide them."""
 TAIL = 0.999
 """Where the axis of latencies ends: the slowest thousandth would squeeze the rest."""
 WIDE = 8.0
@@ -84,14 +89,20 @@ def _scale_by_powers(axes: Axes) -> None:
 
 
 def _draw_course(axes: Axes, courses: Sequence[Course]) -> None:
-    """Latency over the time that was measured; processes stand one after another."""
+    """Latency over the time that was measured, processes one after another: medians, samples behind them."""
+    drawn = [LEAST_MS]
     for number, course in enumerate(courses):
-        parts = min(MOST_POINTS, len(course.taken_ms))
-        at_s = [float(part[0]) for part in np.array_split(course.at_s, parts)]
+        parts = min(MEDIANS, len(course.taken_ms))
+        at_s = [float(np.median(part)) for part in np.array_split(course.at_s, parts)]
         taken_ms = [float(np.median(part)) for part in np.array_split(course.taken_ms, parts)]
-        axes.plot(at_s, taken_ms, label=_label(course), linestyle=_style(number), linewidth=0.8)
-    most = max(float(np.quantile(course.taken_ms, TAIL)) for course in courses)
-    axes.set_ylim(bottom=0, top=1.05 * max(LEAST_MS, most))
+        (line,) = axes.plot(at_s, taken_ms, label=_label(course), linestyle=_style(number), linewidth=1.2)
+        drawn.append(max(taken_ms))
+        if len(courses) <= SAMPLES_OF:
+            step = math.ceil(len(course.taken_ms) / SAMPLES)
+            at_s, taken_ms = list(course.at_s[::step]), list(course.taken_ms[::step])
+            axes.plot(at_s, taken_ms, ".", color=line.get_color(), markersize=2.0, alpha=0.35, zorder=1)
+            drawn.append(float(np.quantile(taken_ms, TAIL)))
+    axes.set_ylim(bottom=0, top=1.05 * max(drawn))
     axes.set_xlabel("time measured, s")
     axes.set_ylabel("latency, ms")
 

@@ -111,7 +111,7 @@ def problems(bench: Bench) -> tuple[str, ...]:
 
 def errors(bench: Bench) -> Iterator[tuple[str, str]]:
     """What could not be measured: the setting and why."""
-    for one in (*bench.rows, *bench.comparisons):
+    for one in bench.results:
         if one.error is not None:
             yield title_of(one.setting), one.error
 
@@ -134,6 +134,6 @@ def to_markdown(bench: Bench, courses: Sequence[Sequence[Course]], plots: Sequen
 
 
 EXPLAINED = (
-    "Host end to end, in fresh processes. `quiet` is what an inference takes while nothing disturbs it; after ≤ "
-    "stands the upper bound of a percentile at 95 %, and - is for too few samples."
+    "Host end to end, in fresh processes. `quiet` is what an inference takes while nothing disturbs it; "
+    "after ≤ stands the upper bound of a percentile at 95 %, and - is for too few samples."
 )
