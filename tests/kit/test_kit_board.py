@@ -345,10 +345,15 @@ class FullDisk(io.BytesIO):
 )
 def test_a_full_disk(board, root, monkeypatch, number, message):
     def opened(path: str, mode: str = "r", **how: Any) -> Any:
-        return FullDisk(number) if path.endswith(".part") and "w" in mode else open(path, mode, **how)
+        if not path.endswith(".part"):
+            return open(path, mode, **how)
+        Path(path).touch()
+        return FullDisk(number)
 
     monkeypatch.setattr(board, "open", opened, raising=False)
     assert put(board, root, b"content") == {"error": message, "kind": "full"}
+    assert lock(board, root, "a") == {"error": message, "kind": "full"}
+    assert list(root.rglob("*.part")) == []
 
 
 def test_a_file_larger_than_may_be_leaves_no_part(root):

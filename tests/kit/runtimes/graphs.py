@@ -20,9 +20,9 @@ def dense(path: Path, seed: int = 0, batch: int | str = "batch") -> np.ndarray:
     return weights
 
 
-def two_inputs(path: Path) -> None:
+def two_inputs(path: Path, batch: int | str = "batch") -> None:
     """Write the difference of two inputs."""
-    shape = ("batch", SIZE)
+    shape = (batch, SIZE)
     save(
         path,
         [helper.make_node("Sub", ["a", "b"], ["logits"])],

@@ -178,7 +178,7 @@ def test_an_unreadable_graph(runtime: str, tmp_path: Path) -> None:
 
 
 def test_two_inputs(runtime: str, tmp_path: Path) -> None:
-    graphs.two_inputs(tmp_path / "g.onnx")
+    graphs.two_inputs(tmp_path / "g.onnx", batch(runtime, 1))
     graphs.inputs(tmp_path / "x.npy")
     if runtime != "null":
         wanted = f"{tmp_path}/g.onnx: a graph with one input is expected, found a, b"
@@ -187,9 +187,7 @@ def test_two_inputs(runtime: str, tmp_path: Path) -> None:
 
 def test_two_inputs_by_name(runtime: str, tmp_path: Path) -> None:
     """A .npz has an array for each input, feeds first: those of the wrong names are refused."""
-    if runtime in NO_FREE_AXES:
-        return
-    graphs.two_inputs(tmp_path / "g.onnx")
+    graphs.two_inputs(tmp_path / "g.onnx", batch(runtime, 3))
     a, b = np.random.default_rng(0).normal(size=(2, 4, 3, 8)).astype(np.float32)
     np.savez(tmp_path / "x.npz", b=b, a=a)
     log = run(runtime, tmp_path, "latency", inputs=str(tmp_path / "x.npz"))

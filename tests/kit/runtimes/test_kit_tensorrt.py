@@ -142,7 +142,7 @@ def test_a_damaged_engine_is_built_anew(sessions, tmp_path, damage):
     open_session(sessions, TEN, path, kept)
     (file,) = (tmp_path / "cache").rglob("*.engine")
     data = file.read_bytes()
-    flipped = data[:-3] + bytes([data[-3] ^ 1]) + data[-2:]
+    flipped = data[:-2] + bytes([data[-2] ^ 1]) + data[-1:]  # a batch of 5, which the fake would take
     file.write_bytes({"cut": data[:-1], "flipped": flipped, "empty": b"", "foreign": data[48:]}[damage])
     assert len(open_session(sessions, TEN, path, kept).trt.builds) == 1
     assert file.read_bytes() == data
