@@ -27,12 +27,14 @@ KEPT_VARIABLES = (
 """What the kit needs to find Python, numpy, the runtime and the GPU; nothing else reaches it."""
 
 FACTS_SECONDS = 60.0
+LOCAL_ADDRESS = "local"
+"""The address of the machine at hand."""
 
 
 class LocalDevice:
     """The machine at hand, with the Python that runs edgekd, so that numpy and the runtime are the same."""
 
-    name = "local"
+    name = LOCAL_ADDRESS
 
     def __init__(self, kit: Path | None = None) -> None:
         self._program = (kit or shipped("export", "kit")) / "run.py"

@@ -82,7 +82,7 @@ class RemoteDevice:
     def close(self) -> None:
         """End what was left, give the lock back, end the connection; a board that is gone is let be."""
         try:
-            if self._link.reached:
+            if self._jobs and self._link.reached:
                 self._link.tell("unlock", session=self._session, any=False)
         finally:
             self._link.close()

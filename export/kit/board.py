@@ -68,6 +68,7 @@ def find_root(folder):
     problem = None
     for path in (os.path.abspath(os.path.expanduser(path)) for path in wanted):
         try:
+            os.makedirs(path, mode=0o700, exist_ok=True)
             for part in PARTS:
                 os.makedirs(os.path.join(path, part), mode=0o700, exist_ok=True)
         except OSError as error:
@@ -469,9 +470,13 @@ def read_json(path):
 def write_json(path, value):
     """Write beside the path, then move onto it."""
     part = "%s.%d.part" % (path, os.getpid())
-    with open(part, "w", encoding="utf-8") as file:
-        json.dump(value, file)
-    os.replace(part, path)
+    try:
+        with open(part, "w", encoding="utf-8") as file:
+            json.dump(value, file)
+        os.replace(part, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(part)
 
 
 if __name__ == "__main__":

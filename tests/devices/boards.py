@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import pytest
+
 from edgekd.devices.channel import LOADER, Channel, DroppedError, run_here
+from edgekd.devices.remote import RemoteDevice
 from edgekd.documents.job import Job
+from edgekd.documents.run_log import RunLog
 
 RUN = """import hashlib, json, os, subprocess, sys, time
 JOB, LOG = sys.argv[1:]
@@ -117,3 +122,45 @@ def kept_on(board: Path) -> dict[str, int]:
 
 
 NOTHING = {"jobs": 0, "locks": 0, "parts": 0, "processes": 0}
+
+
+def nothing_happens(number: int, reply: bytes | None) -> None:
+    """Every request is answered."""
+
+
+class Board:
+    """A board in a folder, whose kit counts how often it runs."""
+
+    def __init__(self, folder: Path, does: str = "write()") -> None:
+        self.folder, self.place, self.runs = folder, folder / "board", folder / "runs.txt"
+        self.kit = kit_that(folder, f"open({str(self.runs)!r}, 'a').write('x')\n{does}")
+        self.events: list[str] = []
+        self.channel = Wrapped(HereChannel(), nothing_happens)
+
+    def device(
+        self, happens: Callable[[int, bytes | None], bytes | None] = nothing_happens, **changes: object
+    ) -> RemoteDevice:
+        self.channel = Wrapped(HereChannel(), happens)
+        whole = {"kit": self.kit, "folder": str(self.place), "reconnect_s": 5, **changes}
+        return RemoteDevice(self.channel, on_event=self.events.append, **whole)
+
+    def once(self, happens: Callable[[int, bytes | None], bytes | None], **changes: object) -> RunLog:
+        """One job of a device that is closed after it."""
+        device = self.device(happens)
+        try:
+            return device.run(job_of(self.folder, **changes), timeout_s=20)
+        finally:
+            device.close()
+
+    def count(self) -> int:
+        return len(self.runs.read_text())
+
+    def asked(self) -> list[str]:
+        return [json.loads(line)["op"] for line in self.channel.requests]
+
+
+def text_of(error: type[Exception], device: RemoteDevice, job: Job, timeout_s: float = 20) -> str:
+    with pytest.raises(error) as caught:
+        device.run(job, timeout_s=timeout_s)
+    assert type(caught.value) is error
+    return str(caught.value)

@@ -1,11 +1,13 @@
-"""A real sshd for the tests of a whole process."""
+"""A real sshd for the tests of a whole process, and a board without a connection between."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from tests.devices.boards import Board
 from tests.devices.sshd import WHY_NOT, Sshd, is_installed
 
 
@@ -25,3 +27,9 @@ def sshd(shared_sshd: Sshd, monkeypatch: pytest.MonkeyPatch) -> Sshd:
     """The same, as the one that edgekd's ssh reaches."""
     monkeypatch.setenv("EDGEKD_SSH", shared_sshd.command)
     return shared_sshd
+
+
+@pytest.fixture
+def board(tmp_path: Path) -> Board:
+    """A board in a folder, whose kit writes a log at once."""
+    return Board(tmp_path)
