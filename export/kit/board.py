@@ -215,13 +215,21 @@ def lay_out(root, folder, request):
     for name, digest in request["files"].items():
         path = os.path.join(folder, *[safe_name(part) for part in name.split("/")])
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        shutil.copyfile(kept_path(root, digest), path)
+        link_or_copy(kept_path(root, digest), path)
     job = dict(request["job"], cache=os.path.join(root, "engines"))
     write_json(os.path.join(folder, "job.json"), job)
     limits = {name: request[name] for name in ("timeout_s", "lease_s", "environment")}
     write_json(os.path.join(folder, "limits.json"), dict(limits, python=find_python(request.get("python"))))
     with open(os.path.join(folder, "supervisor.py"), "wb") as file:
         file.write(SOURCE)
+
+
+def link_or_copy(source, path):
+    """The same file by another name: a large graph is not written again for each job."""
+    try:
+        os.link(source, path)
+    except OSError:  # a file system without links
+        shutil.copyfile(source, path)
 
 
 def start_supervisor(folder):
