@@ -10,12 +10,15 @@ import pytest
 from edgekd.documents.arms import Arms
 from edgekd.documents.audit import Audit
 from edgekd.documents.base import Document
+from edgekd.documents.bench import Bench
+from edgekd.documents.calibration import Calibration
 from edgekd.documents.comparison import Comparison
 from edgekd.documents.divergence import Divergence
 from edgekd.documents.engine import EngineRecord
 from edgekd.documents.job import Job
 from edgekd.documents.manifest import Manifest
 from edgekd.documents.measurement import Measurement
+from edgekd.documents.prediction import Prediction
 from edgekd.documents.profile import Profile
 from edgekd.documents.recipe import Recipe
 from edgekd.documents.report import Report
@@ -181,6 +184,19 @@ SENSITIVITY: dict[str, Any] = {
 }
 
 
+SETTING = {"graph": "a.onnx", "device": "ssh://pi", "runtime": "openvino", "threads": 1, "batch_size": 1}
+COMPARED = {
+    "reference": "b.onnx",
+    "candidate": "a.onnx",
+    "ratio": 1.05,
+    "interval": INTERVAL,
+    "margin": 0.02,
+    "outcome": "slower",
+    "processes": 8,
+    "blocks": 160,
+    "process_ratios": [1.04, 1.06],
+    "seconds": 7.5,
+}
 DOCUMENTS: dict[type[Document], dict[str, Any]] = {
     Recipe: RECIPE,
     Profile: {
@@ -247,6 +263,63 @@ DOCUMENTS: dict[type[Document], dict[str, Any]] = {
         ],
     },
     Measurement: MEASUREMENT,
+    Bench: {
+        "schema": 1,
+        "graphs": {"a.onnx": SHA},
+        "measuring": {"processes": 5, "min_time_s": 0.5},
+        "rows": [
+            {
+                "setting": SETTING,
+                "measurement": {**MEASUREMENT, "device": "ssh://pi"},
+                "logs": ["logs/a.json"],
+            },
+            {"setting": SETTING, "error": "it refuses connections", "exit_code": 3},
+        ],
+        "comparisons": [{"setting": SETTING, "reference": "b.onnx", "comparison": COMPARED}],
+    },
+    Prediction: {
+        "schema": 1,
+        "graph": "a.onnx",
+        "graph_sha256": SHA,
+        "profile": "local",
+        "runtime": "onnxruntime",
+        "threads": 1,
+        "low_ms": 0.5,
+        "mid_ms": 1,
+        "high_ms": 2.5,
+        "method": "roofline, generic efficiencies",
+        "coverage": 1,
+        "operators": [
+            {
+                "name": "conv",
+                "kind": "conv",
+                "number_type": "int8",
+                "macs": 100,
+                "operations": 200,
+                "read_bytes": 30,
+                "written_bytes": 10,
+                "mid_ms": 1,
+                "bound": "compute",
+            }
+        ],
+    },
+    Calibration: {
+        "schema": 1,
+        "key": {
+            "processor": "AMD EPYC",
+            "runtime": "onnxruntime",
+            "runtime_version": "1.31.1",
+            "threads": 1,
+            "kit_sha256": SHA,
+        },
+        "facts": FACTS,
+        "call_us": 5,
+        "move_us": 0.5,
+        "launches": [{"kind": "conv", "number_type": "fp32", "launch_us": 2}],
+        "rates": [{"kind": "conv", "number_type": "fp32", "width": 144, "gops": 50}],
+        "bandwidths": [{"held_bytes": 1000, "gb_s": 12.5}],
+        "benchmarks": [{"name": "conv", "lower_ms": 1, "value_ms": 1.5, "upper_ms": 2}],
+    },
     Verdict: {"schema": 1, "verdict": "pass", "checks": [CHECK]},
     Report: {
         "schema": 1,
