@@ -19,6 +19,7 @@ from edgekd.cli.verdict import show_report
 from edgekd.documents.recipe import Measuring
 from edgekd.documents.verdict import EXIT_CODES
 from edgekd.errors import StorageError, UsageError
+from edgekd.measure.phases import SUSTAINED_S
 from edgekd.pipeline.bench import render
 from edgekd.pipeline.bench.folder import no_plots, open_folder, write_folder
 from edgekd.pipeline.bench.plan import Plan, parse_place, parse_places, parse_runtime, read_graphs
@@ -29,7 +30,6 @@ from edgekd.pipeline.run_folder import RUN_FILE
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 _DEFAULTS = Measuring()
-SUSTAINED_S = 600.0
 LEAST_PACED = 20
 """Fewer inferences at a fixed rate carry no median with a bound."""
 
@@ -94,7 +94,8 @@ def bench_(
 ) -> None:
     """Measure latency, memory and energy, and for a bundle accuracy, on the runtime and the device.
 
-    A run folder is measured as its recipe says, and the exit code is its verdict's.
+    A run folder is measured as its recipe says, and the exit code is its verdict's. Else the exit code is 0,
+    5 where the device was throttled or taken away meanwhile, 3 or 4 where something could not be measured.
     """
     if len(paths) == 1 and (paths[0] / RUN_FILE).is_file():
         _refuse_options(ctx)
@@ -158,7 +159,10 @@ def _show(found: Benched, *, as_json: bool) -> int:
         _show_tables(found)
     for what, why in render.errors(document):
         screen.error(why if len(document.results) == 1 else f"{what}: {why}")
-    return max((one.exit_code for one in document.results), default=0)
+    if code := max((one.exit_code for one in document.results), default=0):
+        return code
+    invalid = any(row.measurement is not None and row.measurement.invalid for row in document.rows)
+    return EXIT_CODES["inconclusive"] if invalid else EXIT_CODES["pass"]
 
 
 def _show_tables(found: Benched) -> None:

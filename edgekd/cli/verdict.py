@@ -6,7 +6,7 @@ from pathlib import Path
 
 from edgekd.cli import screen
 from edgekd.documents.report import Report
-from edgekd.pipeline.render import CHECK_HEADINGS, ROW_HEADINGS, check_cells, row_cells
+from edgekd.pipeline.render import CHECK_HEADINGS, ROW_HEADINGS, check_cells, row_cells, warnings_of
 
 
 def show_report(report: Report, run: Path) -> None:
@@ -23,7 +23,7 @@ def show_report(report: Report, run: Path) -> None:
     for title, lines in (
         ("note", report.notes),
         ("not done", report.not_done),
-        ("warning", [line for one in report.measurements for line in one.warnings]),
+        ("warning", warnings_of(report)),
     ):
         for line in lines:
             screen.note(f"{title}: {line}")

@@ -49,7 +49,7 @@ class _Ended:
 
     code: int | None
     reason: str | None
-    """Why the supervisor ended it: `time`, or `host` when it heard nothing of us; None: by itself."""
+    """Why the supervisor ended it, as Waited.ended; None: by itself."""
     files: Mapping[str, bytes]
 
 
@@ -123,9 +123,9 @@ class RemoteDevice:
         digests = _digests(files)
         request = {
             "id": name,
-            "session": self._session,
-            "owner": _owner(),
-            "lasts_s": timeout_s + self._lease_s,
+            **self._claim(
+                self._lease_s + sum(path.stat().st_size for path in files.values()) / SLOWEST_BYTES_S
+            ),
             "job": job.model_dump(mode="json", by_alias=True),
             "files": digests,
             "timeout_s": timeout_s,
@@ -144,6 +144,10 @@ class RemoteDevice:
                 "the board does not keep what it is sent", where=self.name, hint="look at its disk"
             )
 
+    def _claim(self, lasts_s: float) -> dict[str, object]:
+        """What a request says to take the lock, or to make it last for so long from now."""
+        return {"session": self._session, "owner": _owner(), "lasts_s": lasts_s}
+
     def _started(self, request: Mapping[str, Any]) -> Started:
         reply, _ = self._link.ask(Started, "start", **request)
         self._refuse_held(reply)
@@ -161,9 +165,15 @@ class RemoteDevice:
 
     def _ended(self, name: str, wanted: Sequence[str], timeout_s: float) -> _Ended:
         """Wait for a job, and take the files that it left."""
-        end = time.monotonic() + timeout_s + LEASE_SECONDS
+        end = time.monotonic() + 2 * timeout_s + LEASE_SECONDS  # it may wait as long for another user's job
         seconds = min(WAIT_SECONDS, self._lease_s / 3)
-        request = {"id": name, "seconds": seconds, "files": list(wanted), "most": MOST_BYTES}
+        request = {
+            "id": name,
+            **self._claim(self._lease_s),
+            "seconds": seconds,
+            "files": list(wanted),
+            "most": MOST_BYTES,
+        }
         while time.monotonic() < end:
             reply, body = self._link.ask(Waited, "wait", (), REQUEST_SECONDS * 10, **request)
             if reply.state == "lost":
@@ -189,6 +199,9 @@ class RemoteDevice:
         if ended.reason == "host":
             why = "the board ended the job: it had not heard of this machine for too long"
             raise DeviceError(why, where=self.name, hint="look at the connection, then run it again")
+        if ended.reason == "busy":
+            why = f"somebody else measured there for {timeout_s:g} s: another user, or another folder"
+            raise DeviceError(why, where=self.name, hint="run it again when they are done")
         code = None if ended.reason else ended.code
         return Outcome(code, ended.files.get("log.json"), ended.files.get("output.txt", b""), timeout_s)
 

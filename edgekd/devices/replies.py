@@ -48,8 +48,9 @@ class Waited(Reply):
     """Why it was lost."""
     code: int | None = None
     """Exit code of the kit, negative for a signal."""
-    ended: Literal["time", "host"] | None = None
-    """Why the supervisor ended it: its time was up, or no host asked for it; None: by itself."""
+    ended: Literal["time", "host", "busy"] | None = None
+    """Why the supervisor ended it: its time was up, no host asked for it, or somebody else measured all the
+    while; None: by itself."""
     files: tuple[Left, ...] = ()
 
 

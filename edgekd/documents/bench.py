@@ -78,3 +78,8 @@ class Bench(Document):
     """Each setting."""
     comparisons: tuple[SideBySide, ...] = ()
     """Graphs compared side by side."""
+
+    @property
+    def results(self) -> tuple[Row | SideBySide, ...]:
+        """All that was asked for: the settings, then the comparisons."""
+        return (*self.rows, *self.comparisons)

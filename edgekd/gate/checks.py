@@ -200,14 +200,6 @@ def check_engine(judge: Judge, engine: EngineRecord) -> Check | None:
     return judge.exactly("engine", float(not rejected), limit=1.0, passed=not rejected, reason=engine.note)
 
 
-def check_valid(judge: Judge, invalid: tuple[str, ...]) -> Check | None:
-    """Whether the device was left alone while it was measured; None where it was."""
-    if not invalid:
-        return None
-    hint = "mend that, and measure again: edgekd bench RUN"
-    return judge.check("valid", len(invalid), 0, "inconclusive", f"{'; '.join(invalid)}. {hint}")
-
-
 def check_device(judge: Judge, mismatches: tuple[str, ...], *, accepted: bool) -> Check | None:
     """Whether the device is the profile's; None where it is."""
     if not mismatches:

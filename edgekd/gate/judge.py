@@ -70,13 +70,10 @@ def _checks(judge: Judge, gate: Gate, evidence: Evidence) -> Iterator[Check]:
     mismatches = evidence.measurement.mismatches
     if check := checks.check_device(judge, mismatches, accepted=accepted):
         yield check
-    invalid = evidence.measurement.invalid
-    if check := checks.check_valid(judge, invalid):
-        yield check
     yield from _size(judge, gate, evidence)
     timed = _latency(judge, gate, evidence)
-    if invalid:
-        timed = (_doubted(check, "the device was disturbed") for check in timed)
+    if invalid := evidence.measurement.invalid:
+        timed = (_doubted(check, "; ".join(invalid)) for check in timed)
     for check in (*_accuracy(judge, gate, evidence), *timed):
         elsewhere = "measured on another device than the profile's"
         yield check if accepted or not mismatches else _doubted(check, elsewhere)

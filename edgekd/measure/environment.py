@@ -19,7 +19,7 @@ from edgekd.documents.run_log import Facts
 from edgekd.units import format_percent
 
 MAX_STEAL = 0.005
-INVALID_STEAL = 0.1
+INVALID_STEAL = 0.2
 INVALID_QUOTA = 0.05
 MAX_CLOCK_JUMP_S = 1.0
 LEAST_OF_CAP = 0.95

@@ -21,7 +21,7 @@ def to_markdown(report: Report) -> str:
         "## Checks\n\n" + table(CHECK_HEADINGS, map(check_cells, report.checks)),
         _lines("## Notes", report.notes),
         _lines("## Not done", report.not_done),
-        _lines("## Warnings", [line for one in report.measurements for line in one.warnings]),
+        _lines("## Warnings", warnings_of(report)),
         _lines(
             "## Engines",
             [f"SM {engine.sm or 'of the GPU at hand'}: {engine.note}" for engine in report.engines],
@@ -29,6 +29,12 @@ def to_markdown(report: Report) -> str:
         _environment(report),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def warnings_of(report: Report) -> list[str]:
+    """Why latencies of the report do not count, and what makes its figures less certain."""
+    invalid = [f"latencies do not count: {line}" for one in report.measurements for line in one.invalid]
+    return [*invalid, *(line for one in report.measurements for line in one.warnings)]
 
 
 def row_cells(row: Row) -> tuple[str, ...]:

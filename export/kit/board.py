@@ -25,6 +25,9 @@ import time
 SOURCE = globals().get("SOURCE", b"")
 CHUNK = 1 << 20
 STORE_DAYS = 30
+SHARED = "/data/local/tmp" if os.path.isdir("/data/local/tmp") else "/tmp"
+BUSY = os.environ.get("EDGEKD_BUSY") or os.path.join(SHARED, "edgekd-busy")
+"""Held by whoever measures on this machine, of whatever user; tests that run side by side have their own."""
 SAID_BYTES = 2000
 PARTS = ("store", "jobs", "engines")
 FULL = {
@@ -135,6 +138,8 @@ def do_wait(root, request, source):
     if reason:
         return {"state": "lost", "reason": reason}, b""
     touch_lease(folder)
+    with guard(root):
+        take_lock(root, request)  # it lasts from the host's last word on
     if runs_on(folder, request["seconds"]):
         return {"state": "running"}, b""
     done = read_json(os.path.join(folder, "done.json"))
@@ -243,8 +248,22 @@ def start_supervisor(folder):
 
 
 def supervise(folder):
-    """Run the kit in a group of its own; end it when its time is up or no host asks for it any more."""
+    """Run the kit when nobody else measures here, whatever their folder; then tell how it ended."""
     limits = read_json(os.path.join(folder, "limits.json"))
+    busy = open_busy()
+    begin, reason = time.monotonic(), None
+    while reason is None and not holds(busy):
+        time.sleep(0.05)
+        reason = why_end(folder, limits, begin + limits["timeout_s"])
+    if reason is None:
+        ended = run_kit(folder, limits)
+    else:
+        ended = {"code": None, "ended": "busy" if reason == "time" else reason}
+    write_json(os.path.join(folder, "done.json"), ended)
+
+
+def run_kit(folder, limits):
+    """Run the kit in a group of its own; end it when its time is up or no host asks for it any more."""
     environment = dict(os.environ, EDGEKD_KIT_PARENT=str(os.getpid()), **limits["environment"])
     command = [limits["python"], "-B", os.path.join(folder, "kit", "run.py"), "job.json", "log.json"]
     with open(os.path.join(folder, "output.txt"), "wb") as said:
@@ -264,7 +283,26 @@ def supervise(folder):
         reason = why_end(folder, limits, begin + limits["timeout_s"])
     kill_group(kit.pid)
     code = kit.wait()
-    write_json(os.path.join(folder, "done.json"), {"code": None if reason else code, "ended": reason})
+    return {"code": None if reason else code, "ended": reason}
+
+
+def open_busy():
+    """The file that whoever measures on this machine holds, of whatever user."""
+    try:
+        return os.open(BUSY, os.O_RDONLY | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        with contextlib.suppress(FileExistsError):  # another user was quicker
+            os.close(os.open(BUSY, os.O_RDONLY | os.O_CREAT | os.O_EXCL, 0o644))
+        return os.open(BUSY, os.O_RDONLY | os.O_NOFOLLOW)
+
+
+def holds(busy):
+    """Whether the file is ours now."""
+    try:
+        fcntl.flock(busy, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def why_end(folder, limits, end):

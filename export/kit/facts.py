@@ -142,7 +142,7 @@ def read_governor(root, processor):
 
 
 def read_cpu_max_mhz(root, processors):
-    """Highest clock that the fastest of some processors may run at: a power mode caps that of the hardware."""
+    """Highest clock that the fastest of some processors may run at: a power mode caps the hardware's."""
     paths = ["%s/cpu%d/cpufreq/scaling_max_freq" % (PROCESSORS, processor) for processor in processors]
     khz = [reading.read_number(root, path) for path in paths]
     return max((value / 1000 for value in khz if value and value > 0), default=None)

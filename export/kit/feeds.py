@@ -38,6 +38,6 @@ def _named(path, arrays, most):
         raise RefusedError("%s: its arrays do not have the same number of feeds" % path)
     count = counts.pop() if counts else 1  # a graph without inputs is fed nothing, once
     return [
-        {name: np.ascontiguousarray(array[index]) for name, array in arrays.items()}
+        {name: np.array(array[index], order="C") for name, array in arrays.items()}  # a scalar stays one
         for index in range(count)[:most]
     ]

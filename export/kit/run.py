@@ -95,7 +95,7 @@ def do_sustained(job):
 
 def do_paced(job):
     """One graph at a fixed rate, as a camera would ask, idle in between."""
-    limits = (job["duration_s"], job["rate_hz"])
+    limits = (job["duration_s"], job["rate_hz"], job["max_kept"])
     return do_long(job, lambda timing, run, feeds: timing.pace(run, feeds, *limits))
 
 

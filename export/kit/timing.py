@@ -90,43 +90,58 @@ def take_turns(contenders, min_samples, min_time_s, block_samples, seed):
 
 
 def sustain(run, feeds, duration_s, max_kept):
-    """Run back to back for `duration_s` and time every inference; keep every k-th, `max_kept` at most.
-
-    The k doubles, and every other sample is let go, each time that there are too many.
-    """
-    clock = time.perf_counter_ns
-    at, taken, step, count = [], [], 1, 0
+    """Run back to back for `duration_s` and time every inference; `max_kept` samples at most are kept."""
+    clock, kept, count = time.perf_counter_ns, _Kept(max_kept), 0
     with _without_gc():
         begin = now = clock()
         while now - begin < duration_s * 1e9:
             start = clock()
             run(feeds[count % len(feeds)])
             now = clock()
-            if count % step == 0:
-                at.append(start - begin)
-                taken.append(now - start)
-                if len(at) >= max_kept:
-                    at, taken, step = at[::2], taken[::2], 2 * step
+            kept.add(count, start - begin, now - start)
             count += 1
-    return {"at_ns": at, "latency_ns": taken, "inferences": count}
+    return {"at_ns": kept.at_ns, "latency_ns": kept.taken_ns, "inferences": count}
 
 
-def pace(run, feeds, duration_s, rate_hz):
-    """Run once every 1 / rate_hz seconds for `duration_s`; what starts as the next is due is late."""
-    clock, period = time.perf_counter_ns, 1e9 / rate_hz
-    at, taken, late = [], [], 0
+def pace(run, feeds, duration_s, rate_hz, max_kept):
+    """Run once every 1 / rate_hz seconds for `duration_s`; what starts as the next is due is late.
+
+    A graph that cannot keep up makes fewer inferences: what has not begun when time is up is left out.
+    """
+    clock, period, kept = time.perf_counter_ns, 1e9 / rate_hz, _Kept(max_kept)
+    count, late = 0, 0
     with _without_gc():
         begin = clock()
-        for index in range(max(1, int(duration_s * rate_hz))):
-            wait_ns = begin + index * period - clock()
+        while count < max(1, int(duration_s * rate_hz)):
+            wait_ns = begin + count * period - clock()
             if wait_ns > 0:
                 time.sleep(wait_ns / 1e9)
             start = clock()
-            run(feeds[index % len(feeds)])
-            taken.append(clock() - start)
-            at.append(start - begin)
-            late += start - begin >= (index + 1) * period
-    return {"at_ns": at, "latency_ns": taken, "inferences": len(at), "late": late}
+            if count and start - begin >= duration_s * 1e9:
+                break
+            run(feeds[count % len(feeds)])
+            kept.add(count, start - begin, clock() - start)
+            late += start - begin >= (count + 1) * period
+            count += 1
+    return {"at_ns": kept.at_ns, "latency_ns": kept.taken_ns, "inferences": count, "late": late}
+
+
+class _Kept:
+    """Every k-th sample: k doubles, and every other one is let go, each time that there are too many."""
+
+    def __init__(self, most):
+        self.at_ns, self.taken_ns = [], []
+        self._most, self._step = most, 1
+
+    def add(self, number, at_ns, taken_ns):
+        """Keep the sample of inference `number`, or not."""
+        if number % self._step:
+            return
+        self.at_ns.append(at_ns)
+        self.taken_ns.append(taken_ns)
+        if len(self.at_ns) >= self._most:
+            self.at_ns, self.taken_ns = self.at_ns[::2], self.taken_ns[::2]
+            self._step *= 2
 
 
 @contextlib.contextmanager

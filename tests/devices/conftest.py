@@ -11,6 +11,12 @@ from tests.devices.boards import Board
 from tests.devices.sshd import WHY_NOT, Sshd, is_installed
 
 
+@pytest.fixture(autouse=True)
+def busy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Boards of tests that run side by side are machines of their own."""
+    monkeypatch.setenv("EDGEKD_BUSY", str(tmp_path / "busy"))
+
+
 @pytest.fixture(scope="session")
 def shared_sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
     """An sshd that nobody cuts."""

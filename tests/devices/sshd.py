@@ -37,6 +37,7 @@ class Sshd:
             f'ListenAddress 127.0.0.1\nPort {self.port}\nHostKey "{folder}/host_key"\n'
             f'AuthorizedKeysFile "{folder}/authorized_keys"\nPidFile none\nStrictModes no\nUsePAM no\n'
             "PasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin yes\n"
+            f'SetEnv EDGEKD_BUSY="{folder}/busy"\n'
             "MaxStartups 100\nLogLevel ERROR\n"
         )
         (folder / "ssh_config").write_text(

@@ -227,7 +227,7 @@ def test_a_board_that_is_taken(board):
     text = text_of(DeviceError, second, job_of(board.folder))
     second.close()
     assert re.fullmatch(
-        r"ssh://here: it is measured by \S+ at \S+, process \d+, for 3(19|20) s more at most\n"
+        r"ssh://here: it is measured by \S+ at \S+, process \d+, for (299|300) s more at most\n"
         r"  try: wait, or `edgekd devices unlock ADDRESS` if that session is gone",
         text,
     )

@@ -164,8 +164,7 @@ def test_what_was_timed_on_a_disturbed_device_neither_passes_nor_fails():
     calm = outcomes(gate, evidence())
     assert (calm["latency_p50_ms"], calm["latency_p50_ratio"]) == ("fail", "pass")
     found = outcomes(gate, evidence(invalid=("it was throttled",)))
-    timed = dict.fromkeys(("valid", "latency_p50_ms", "latency_p50_ratio"), "inconclusive")
+    timed = dict.fromkeys(("latency_p50_ms", "latency_p50_ratio"), "inconclusive")
     assert found == {**calm, **timed}
-    (check,) = [one for one in judge_target(gate, evidence(invalid=("a", "b"))) if one.name == "valid"]
-    assert check.reason == "a; b. mend that, and measure again: edgekd bench RUN"
-    assert (check.value, check.limit) == (2, 0)
+    (check,) = [one for one in judge_target(gate, evidence(invalid=("a", "b"))) if one.unit == "ms"]
+    assert check.reason.startswith("a; b; ")

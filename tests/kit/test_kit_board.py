@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import errno
+import fcntl
 import hashlib
 import importlib.util
 import io
@@ -47,8 +48,9 @@ def board() -> ModuleType:
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Iterator[Path]:
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A board's folder, whose jobs are ended after the test."""
+    monkeypatch.setenv("EDGEKD_BUSY", str(tmp_path / "busy"))
     root = tmp_path / "a board"
     yield root
     for path in [*root.glob("jobs/*/kit.json"), *root.glob("jobs/*/supervisor.json")]:
@@ -114,6 +116,12 @@ def start_of_job(
     return {**whole, "files": files, **limits, **changes}
 
 
+def claim(job: str) -> dict[str, Any]:
+    """What a request about a job says to keep the lock."""
+    session = job.partition("-")[0]
+    return {"session": session, "owner": f"owner of {session}", "lasts_s": 100}
+
+
 def lock(board: ModuleType, root: Path, session: str, **changes: Any) -> dict[str, Any]:
     return ask(board, root, "start", **start_of_job(session, **changes))
 
@@ -141,7 +149,7 @@ def read_when_there(path: Path, within_s: float = 20) -> Any:
 
 def wait(board: ModuleType, root: Path, job: str, seconds: float = 20) -> dict[str, Any]:
     files = ["log.json", "output.txt"]
-    return ask(board, root, "wait", id=job, seconds=seconds, files=files, most=1000)
+    return ask(board, root, "wait", **claim(job), id=job, seconds=seconds, files=files, most=1000)
 
 
 def is_alive(process: dict[str, Any]) -> bool:
@@ -230,7 +238,13 @@ def test_a_job_from_its_start_to_its_result(root):
     assert ask_program(root, "start", **job) == ({"missing": []}, b"")
     assert ask_program(root, "start", **job) == ({"missing": []}, b"")
     head, body = ask_program(
-        root, "wait", id="a-1", seconds=20, files=["log.json", "none", "output.txt"], most=9999
+        root,
+        "wait",
+        **claim("a-1"),
+        id="a-1",
+        seconds=20,
+        files=["log.json", "none", "output.txt"],
+        most=9999,
     )
     log = json.dumps({"schema": 1, "cache": str(root / "engines")}).encode()
     parts = [("log.json", log), ("output.txt", b"said 5\n")]
@@ -407,8 +421,8 @@ def test_no_request_leaves_the_folder(tmp_path_factory, board, name, op):
         "put": ("put", {"files": [{"sha256": name, "size": 0}]}),
         "start": ("start", {**there, "id": name}),
         "file": ("start", {**there, "files": {name: sha256(b"kit")}}),
-        "wait": ("wait", {"id": name, "seconds": 0, "files": [], "most": 9}),
-        "result": ("wait", {"id": "a-1", "seconds": 0, "files": [name], "most": 9}),
+        "wait": ("wait", {**claim("a-1"), "id": name, "seconds": 0, "files": [], "most": 9}),
+        "result": ("wait", {**claim("a-1"), "id": "a-1", "seconds": 0, "files": [name], "most": 9}),
     }
     kind, request = requests[op]
     board.main(io.BytesIO(request_of(root, kind, b"", request)), sink)
@@ -426,7 +440,9 @@ def test_a_result_that_is_too_large(board, root):
     put(board, root, kit)
     start(root, **start_of_job(does=kit))
     assert wait(board, root, "a-1") == {"error": "log.json has more than 1000 bytes", "kind": "large"}
-    head, body = ask_program(root, "wait", id="a-1", seconds=9, files=["output.txt"], most=1000)
+    head, body = ask_program(
+        root, "wait", **claim("a-1"), id="a-1", seconds=9, files=["output.txt"], most=1000
+    )
     assert (head["files"][0]["size"], body) == (2000, b"y" * 1996 + b"end\n")
 
 
@@ -461,3 +477,36 @@ def test_the_folder_is_the_first_that_can_be_written(board, tmp_path, monkeypatc
     (tmp_path / "file").write_text("")
     with pytest.raises(board.BoardError, match=r"^no folder can be written: .*Not a directory"):
         board.find_root(str(tmp_path / "file" / "x"))
+
+
+def test_a_job_waits_for_whoever_measures_in_another_folder(board, root, tmp_path):
+    kit = b"import pathlib; pathlib.Path('log.json').write_text('{}')"
+    assert put(board, root, kit) == {}
+    busy = os.open(tmp_path / "busy", os.O_RDONLY | os.O_CREAT, 0o644)
+    fcntl.flock(busy, fcntl.LOCK_EX)
+    assert start(root, **start_of_job(does=kit)) == {"missing": []}
+    assert wait(board, root, "a-1", seconds=0.5)["state"] == "running"
+    assert not (root / "jobs" / "a-1" / "kit.json").exists()
+    os.close(busy)
+    done = wait(board, root, "a-1", seconds=20)
+    assert (done["state"], done["code"], done["ended"]) == ("done", 0, None)
+
+
+def test_a_job_that_waited_for_all_of_its_time_says_so(board, root, tmp_path):
+    kit = b"pass"
+    assert put(board, root, kit) == {}
+    busy = os.open(tmp_path / "busy", os.O_RDONLY | os.O_CREAT, 0o644)
+    fcntl.flock(busy, fcntl.LOCK_EX)
+    try:
+        assert start(root, **start_of_job(does=kit, timeout_s=0.3)) == {"missing": []}
+        done = wait(board, root, "a-1", seconds=20)
+    finally:
+        os.close(busy)
+    assert (done["state"], done["code"], done["ended"]) == ("done", None, "busy")
+
+
+def test_waiting_for_a_job_keeps_the_lock(board, root):
+    running_job(board, root, "a", lasts_s=0.5)
+    assert wait(board, root, "a-1", seconds=0)["state"] == "running"
+    time.sleep(0.6)
+    assert lock(board, root, "b")["held_by"] == "owner of a"

@@ -122,3 +122,79 @@ def test_garbage_collection_comes_back_after_an_error(timing):
     with pytest.raises(ValueError, match="no"):
         timing.take_turns([(fail, [None])], 5, 0.0, 5, 0)
     assert gc.isenabled()
+
+
+def test_a_sustained_run_times_every_inference_until_time_is_up(timing, clock):
+    run = taking(clock, 3_000_000, 2_000_000)
+    found = timing.sustain(run, ["a", "b"], 0.01, 1000)
+    assert found == {
+        "at_ns": [0, 3_000_000, 5_000_000, 7_000_000, 9_000_000],
+        "latency_ns": [3_000_000, 2_000_000, 2_000_000, 2_000_000, 2_000_000],
+        "inferences": 5,
+    }
+    assert run.seen == ["a", "b", "a", "b", "a"]
+    assert gc.isenabled()
+
+
+@pytest.mark.parametrize(
+    ("count", "kept", "step"), [(99, 99, 1), (100, 50, 2), (1000, 63, 16), (10_000, 79, 128)]
+)
+def test_a_sustained_run_keeps_every_kth_sample_in_bounded_memory(timing, clock, count, kept, step):
+    durations = [1_000_000 + number for number in range(count)]
+    duration_s = sum(durations[:-1]) / 1e9 + 1e-9
+    found = timing.sustain(taking(clock, *durations), [None], duration_s, 100)
+    assert found["inferences"] == count
+    assert found["latency_ns"] == durations[::step]
+    assert len(found["latency_ns"]) == kept
+    assert found["at_ns"] == [sum(durations[:number]) for number in range(0, count, step)]
+
+
+@pytest.fixture
+def sleeping(timing, clock, monkeypatch):
+    """Sleeps wind the clock; the list takes them."""
+    slept = []
+
+    def sleep(seconds):
+        slept.append(seconds)
+        clock.now_ns += round(seconds * 1e9)
+
+    monkeypatch.setattr(timing.time, "sleep", sleep)
+    return slept
+
+
+def test_a_paced_run_waits_for_each_turn(timing, clock, sleeping):
+    run = taking(clock, 4_000_000)
+    found = timing.pace(run, ["a", "b"], 0.05, 100, 1000)
+    assert found == {
+        "at_ns": [0, 10_000_000, 20_000_000, 30_000_000, 40_000_000],
+        "latency_ns": [4_000_000] * 5,
+        "inferences": 5,
+        "late": 0,
+    }
+    assert sleeping == [pytest.approx(0.006)] * 4
+    assert run.seen == ["a", "b", "a", "b", "a"]
+
+
+def test_a_paced_run_counts_what_began_as_the_next_was_due(timing, clock, sleeping):
+    """The first takes 25 ms: the second, due at 10, begins at 25, and the third, due at 20, at 29."""
+    found = timing.pace(taking(clock, 25_000_000, 4_000_000), [None], 0.05, 100, 1000)
+    assert found["at_ns"] == [0, 25_000_000, 29_000_000, 33_000_000, 40_000_000]
+    assert found["late"] == 1  # the third began in its own turn, if late in it
+    assert found["inferences"] == 5
+
+
+def test_a_paced_run_ends_in_time_though_the_graph_cannot_keep_up(timing, clock, sleeping):
+    found = timing.pace(taking(clock, 30_000_000), [None], 0.1, 100, 1000)
+    assert found["at_ns"] == [0, 30_000_000, 60_000_000, 90_000_000]
+    assert (found["inferences"], found["late"]) == (4, 3)
+    assert sleeping == []
+
+
+def test_a_paced_run_makes_one_inference_at_least(timing, clock, sleeping):
+    assert timing.pace(taking(clock, 9_000_000_000), [None], 1.0, 0.1, 1000)["inferences"] == 1
+
+
+def test_a_paced_run_keeps_bounded_memory(timing, clock, sleeping):
+    found = timing.pace(taking(clock, 1000), [None], 1.0, 1000, 100)
+    assert found["at_ns"] == [number * 1_000_000 for number in range(0, 1000, 16)]
+    assert found["inferences"] == 1000

@@ -68,8 +68,10 @@ def read_candidate(path: Path, inputs: Path | None, scratch: Path) -> Candidate:
 
     Raises:
         BundleError: the bundle or graph is incomplete, altered or unsafe.
-        UsageError: its inputs are none that can be fed, or the file of inputs does not fit.
+        UsageError: its inputs cannot be fed, the file of inputs does not fit, or a path is no text.
     """
+    for given in (path, inputs):
+        _check_text(given)
     if path.is_dir() or path.name == MANIFEST:
         return _from_bundle(path if path.is_dir() else path.parent, inputs)
     model = read_graph(path)
@@ -93,6 +95,13 @@ def read_candidate(path: Path, inputs: Path | None, scratch: Path) -> Candidate:
         profile="local",
         runtime="onnxruntime",
     )
+
+
+def _check_text(path: Path | None) -> None:
+    """A job is JSON, which holds no path of bytes that are no UTF-8."""
+    shown = str(path).encode(errors="replace").decode()
+    if shown != str(path):
+        raise UsageError("its path is no UTF-8 text", where=shown, hint="rename it")
 
 
 def _from_bundle(folder: Path, inputs: Path | None) -> Candidate:

@@ -22,10 +22,12 @@ def latency_of(measurement: Measurement) -> Latency:
 
 
 def bounded(percentile: Percentile | None) -> str:
-    """`1.53 ms ≤ 1.60 ms`: the value and its upper bound; `-` for too few samples."""
+    """`1.53 ≤ 1.60 ms`: the value and its upper bound; `-` for too few samples."""
     if percentile is None:
         return "-"
-    return f"{format_ms(percentile.value_ms)} ≤ {format_ms(percentile.upper_ms)}"
+    value, bound = format_ms(percentile.value_ms), format_ms(percentile.upper_ms)
+    number, unit = value.split()
+    return f"{number if bound.endswith(f' {unit}') else value} ≤ {bound}"
 
 
 def split(details: Sequence[Details]) -> tuple[Details, tuple[Details, ...]]:

@@ -21,6 +21,7 @@ MADE_UP = 16
 """Most batches of made-up inputs."""
 MADE_UP_ELEMENTS = 2**24
 """Most numbers in all of them, 128 MiB in float64: a stranger's graph chooses the shape, a board gets it."""
+_ARCHIVE = b"PK"
 _HINT = "--inputs takes a .npy, batch first; a graph of several inputs takes a .npz, one array an input"
 
 
@@ -123,15 +124,21 @@ def _arrays(path: Path) -> Mapping[str | None, np.ndarray]:
     if not path.is_file():
         raise UsageError("there is no such file of inputs", where=path, hint=_HINT)
     try:
-        found = np.load(path, mmap_mode="r", allow_pickle=False)
-        arrays = (
-            {None: found} if isinstance(found, np.ndarray) else {name: found[name] for name in found.files}
-        )
+        arrays = _load(path)
     except (OSError, ValueError, EOFError, AttributeError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise UsageError(f"is no file of numbers: {_first_sentence(error)}", where=path, hint=_HINT) from None
     if not all(isinstance(array, np.ndarray) for array in arrays.values()):
         raise UsageError("is no file of numbers", where=path, hint=_HINT)
     return arrays
+
+
+def _load(path: Path) -> Mapping[str | None, np.ndarray]:
+    with path.open("rb") as file:  # numpy leaves that of a damaged archive open
+        if file.read(len(_ARCHIVE)) == _ARCHIVE:
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as found:
+                return {name: found[name] for name in found.files}
+    return {None: np.load(path, mmap_mode="r", allow_pickle=False)}
 
 
 def _first_sentence(error: Exception) -> str:

@@ -33,11 +33,14 @@ def open_folder(out: Path, plan: Plan, *, interleave: bool, fresh: bool) -> Benc
     """
     if out.exists() and not out.is_dir():
         raise RunFolderError("is no folder", where=out, hint="name a folder with --out")
-    if fresh:
-        _clear(out)
     key = sha256_json([plan.key(), interleave])
     if out.exists() and any(out.iterdir()):
-        _check_plan(out, key)
+        if not (out / PLAN).is_file():
+            raise RunFolderError("is no folder of a bench", where=out, hint="name another one with --out")
+        if fresh:
+            _clear(out)
+        else:
+            _check_plan(out, key)
         if (done := _read_done(out)) is not None:
             return done
     write_text(out / PLAN, key + "\n")
@@ -45,8 +48,6 @@ def open_folder(out: Path, plan: Plan, *, interleave: bool, fresh: bool) -> Benc
 
 
 def _check_plan(out: Path, key: str) -> None:
-    if not (out / PLAN).is_file():
-        raise RunFolderError("is no folder of a bench", where=out, hint="name another one with --out")
     if (out / PLAN).read_bytes().strip() != key.encode():
         raise RunFolderError(
             "holds another bench: other graphs, devices or settings",
@@ -91,9 +92,7 @@ def no_plots(benched: Benched) -> str | None:
 
 
 def _clear(out: Path) -> None:
-    """Remove what a bench wrote, and nothing else."""
-    if not (out / PLAN).is_file():
-        return
-    written = (RESULT, TEXT, DISTRIBUTION, COURSE, PLAN)
+    """Remove what a bench wrote, and nothing else; its plan is written over."""
+    written = (RESULT, TEXT, DISTRIBUTION, COURSE)
     for path in (*sorted((out / LOGS).glob("*.json")), *(out / name for name in written)):
         path.unlink(missing_ok=True)

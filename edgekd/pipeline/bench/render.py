@@ -54,7 +54,14 @@ def _differing(settings: Sequence[Setting]) -> tuple[str, ...]:
 
 
 def _ways(setting: Setting, names: Sequence[str]) -> tuple[str, ...]:
-    return tuple(str(getattr(setting, _WAYS[name])) for name in names)
+    return tuple(
+        short(setting.device) if name == "device" else str(getattr(setting, _WAYS[name])) for name in names
+    )
+
+
+def short(address: str) -> str:
+    """An address without its options; the details have it whole."""
+    return address.partition("?")[0]
 
 
 def _figures(row: Row) -> tuple[str, ...]:
@@ -88,7 +95,7 @@ def title_of(setting: Setting) -> str:
     """A setting in a line."""
     batch = "" if setting.batch_size == 1 else f", batch {setting.batch_size}"
     threads = "1 thread" if setting.threads == 1 else f"{setting.threads} threads"
-    return f"{setting.graph}, {setting.runtime} on {setting.device}, {threads}{batch}"
+    return f"{setting.graph}, {setting.runtime} on {short(setting.device)}, {threads}{batch}"
 
 
 def problems(bench: Bench) -> tuple[str, ...]:
