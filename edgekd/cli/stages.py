@@ -20,12 +20,19 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard out
 
 
 def go(
-    recipe: Path, out: Path, *, until: Until, fresh: bool = False, dry_run: bool = False, quiet: bool = False
+    recipe: Path,
+    out: Path,
+    *,
+    until: Until,
+    fresh: bool = False,
+    dry_run: bool = False,
+    quiet: bool = False,
+    torch_tensorrt: bool = False,
 ) -> Report | None:
     """Follow the recipe up to a stage, telling how it goes on; None where there is no verdict."""
     with ScreenListener(quiet=quiet) as listener:
         if not dry_run:
-            return compress(recipe, out, listener, until=until, fresh=fresh)
+            return compress(recipe, out, listener, until=until, fresh=fresh, torch_tensorrt=torch_tensorrt)
         missing = first_missing(recipe, out, listener, until=until, fresh=fresh)
     if fresh:
         screen.show("every stage would be made anew")

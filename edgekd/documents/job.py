@@ -56,6 +56,8 @@ class Job(Document):
     """Least measured time of each graph."""
     min_samples: Annotated[int, Field(ge=1)] = 200
     """Least samples of each graph."""
+    max_samples: Annotated[int, Field(ge=1)] = 1_000_000
+    """Samples of each graph at which the mode latency ends, however little time they took."""
     block_samples: Annotated[int, Field(ge=1)] = 20
     """Samples of one graph before the next one's turn."""
     seed: Annotated[int, Field(ge=0)] = 0

@@ -33,9 +33,17 @@ Until = Literal["distill", "quantize", "export", "bench"]
 
 
 def compress(
-    recipe_path: Path, run: Path, listener: Listener, *, until: Until = "bench", fresh: bool = False
+    recipe_path: Path,
+    run: Path,
+    listener: Listener,
+    *,
+    until: Until = "bench",
+    fresh: bool = False,
+    torch_tensorrt: bool = False,
 ) -> Report | None:
     """Go the whole way, or as far as `until`; finished stages are taken as they are.
+
+    `torch_tensorrt`: compile the student by Torch-TensorRT too, once its graphs are there.
 
     Returns the report, or None when stopped before there is one.
 
@@ -45,7 +53,7 @@ def compress(
     recipe, text = prepare_recipe(recipe_path)
     digest = sha256_json(recipe.model_dump(mode="json", by_alias=True))
     folder = RunFolder(run, recipe.name, recipe_sha256=digest, fresh=fresh)
-    context = Context(recipe, recipe_path.resolve().parent, folder, listener)
+    context = Context(recipe, recipe_path.resolve().parent, folder, listener, torch_tensorrt=torch_tensorrt)
     folder.check()
     task = _try_out(context)
     with folder:
@@ -104,7 +112,8 @@ def _go(context: Context, task: Task, until: Until) -> list[Stage]:
         return stages
     dialects = dialects_of(context.recipe, scheme, LocalDevice().facts("onnxruntime"))
     graphs = export.graphs(context, task, teacher=teacher, student=student, choice=choice, dialects=dialects)
-    return [*stages, graphs, *after_graphs(context, graphs, measuring=until == "bench")]
+    compiled = [export.torch_tensorrt(context, task, student, choice)] if context.torch_tensorrt else []
+    return [*stages, graphs, *compiled, *after_graphs(context, graphs, measuring=until == "bench")]
 
 
 def to_student(context: Context, task: Task) -> tuple[list[Stage], TeacherStages | None, Stage]:

@@ -44,6 +44,8 @@ class Context:
     folder: RunFolder
     listener: Listener
     dry_run: bool = False
+    torch_tensorrt: bool = False
+    """Whether the student is compiled by Torch-TensorRT too, for the GPU at hand."""
     addresses: Mapping[str, str] = field(default_factory=dict)
     """Where the devices are: profile of a target to address; this machine where none is given."""
 

@@ -18,6 +18,7 @@ from edgekd.conversion.fp8 import to_fp8
 from edgekd.conversion.half import to_fp16
 from edgekd.conversion.specs import load_spec, spec_of
 from edgekd.conversion.to_onnx import export_fp32, export_int8
+from edgekd.devices.local import LocalDevice
 from edgekd.documents.spec import DEFAULT_DIALECT, Dialect, Int8Dialect
 from edgekd.files import write_text
 from edgekd.pipeline.artefacts import FP8, FP16, STUDENT, TEACHER, Artefact, int8_dialects, keep_list
@@ -30,6 +31,7 @@ from edgekd.pipeline.quantize.stages import Quantized, load_quantized
 from edgekd.pipeline.run_folder import Stage
 from edgekd.pipeline.teachers import TeacherStages, load_teacher
 from edgekd.quantization.network import QuantizedNetwork
+from edgekd.runtimes.torch_tensorrt import compile_student
 from edgekd.tasks.task import Task
 from edgekd.training.evaluate import predict_logits
 
@@ -81,6 +83,32 @@ def graphs(
         keep_list(folder, rows, ships=choice.ships.row, why=choice.note, dialects=dialects)
 
     return context.make("graphs", "export the graphs of every dialect", ingredients, work)
+
+
+def torch_tensorrt(context: Context, task: Task, student: Stage, choice: Choice) -> Stage:
+    """The stage `torch-tensorrt`: the student that ships as a program for the GPU at hand, batch 1.
+
+    Raises:
+        MissingError: Torch-TensorRT cannot compile here.
+        ConversionError: it refuses the student.
+    """
+    ingredients = {
+        "quantized": choice.ships.stage.file.files[WEIGHTS],
+        "network": network_ingredients(context.recipe.student),
+        "task": task.fingerprint,
+        "source": source_digest(*_SOURCE, "runtimes/torch_tensorrt.py"),
+        "versions": package_versions("torch", "torch-tensorrt", "tensorrt"),
+        "gpu": LocalDevice().facts("torch-tensorrt").gpus,
+    }
+
+    def work(folder: Path) -> None:
+        quantized = load_quantized(context, task, student, choice.ships)
+        quantized.eval()
+        quantized.set_observing(False)
+        quantized.set_fake_quantizing(True)
+        compile_student(quantized, torch.from_numpy(task.normalize(task.test.x[:1])), folder)
+
+    return context.make("torch-tensorrt", "compile the student by Torch-TensorRT", ingredients, work)
 
 
 def keep_task(task: Task, folder: Path) -> None:

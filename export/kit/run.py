@@ -76,7 +76,7 @@ def do_latency(job):
     for contender, (_, log) in zip(contenders, loaded):
         warmup = timing.warm_up(*contender, job["warmup_s"], job["max_warmup_s"])
         log["warmup_ns"], log["warmup_converged"] = warmup
-    limits = (job["min_samples"], job["min_time_s"], job["block_samples"], job["seed"])
+    limits = [job[name] for name in ("min_samples", "min_time_s", "block_samples", "seed", "max_samples")]
     observer.timing_begins()
     taken = timing.take_turns(contenders, *limits)
     observed = observer.end(len(loaded))

@@ -62,9 +62,10 @@ def agree(medians):
     return max(medians) - min(medians) <= AGREEMENT * statistics.median(medians)
 
 
-def take_turns(contenders, min_samples, min_time_s, block_samples, seed):
+def take_turns(contenders, min_samples, min_time_s, block_samples, seed, max_samples):
     """Time every (run, feeds) of `contenders`, side by side.
 
+    A graph leaves with `max_samples` too, however little time they took: a log must be read by somebody.
     Returns, for each, its samples in nanoseconds and the round in which each sample was taken; blocks of one
     round belong together.
     """
@@ -84,7 +85,8 @@ def take_turns(contenders, min_samples, min_time_s, block_samples, seed):
                 samples[index] += block
                 spent_ns[index] += sum(block)
                 rounds[index] += [turn] * block_samples
-            waiting = [i for i in waiting if len(samples[i]) < min_samples or spent_ns[i] < min_time_s * 1e9]
+            short = [i for i in waiting if len(samples[i]) < min_samples or spent_ns[i] < min_time_s * 1e9]
+            waiting = [i for i in short if len(samples[i]) < max_samples]
             turn += 1
     return list(zip(samples, rounds))
 

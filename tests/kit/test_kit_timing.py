@@ -86,7 +86,7 @@ def test_agreement(timing, medians, agree):
 
 def test_turns_go_on_until_each_graph_has_samples_and_time(timing, clock):
     fast, slow = taking(clock, 1_000_000), taking(clock, 10_000_000)
-    turns = timing.take_turns([(fast, ["f"]), (slow, ["s"])], 40, 0.1, 20, seed=3)
+    turns = timing.take_turns([(fast, ["f"]), (slow, ["s"])], 40, 0.1, 20, 3, 10**6)
     (fast_ns, fast_rounds), (slow_ns, slow_rounds) = turns
     assert fast_ns == [1_000_000] * 100  # 0.1 s of it
     assert slow_ns == [10_000_000] * 40  # 40 samples of it; then it has left the turns
@@ -99,7 +99,7 @@ def test_the_order_of_turns_is_random_and_seeded(timing, clock):
     def order(seed):
         seen = []
         contenders = [(lambda feed, name=name: seen.append(name), [None]) for name in "abc"]
-        timing.take_turns(contenders, 20, 0.0, 1, seed)
+        timing.take_turns(contenders, 20, 0.0, 1, seed, 10**6)
         return "".join(seen)[::2]
 
     assert order(1) == order(1)
@@ -108,9 +108,14 @@ def test_the_order_of_turns_is_random_and_seeded(timing, clock):
     assert set(firsts) == set("abc")
 
 
+def test_a_graph_that_is_too_fast_for_its_time_leaves_with_the_most_samples(timing):
+    ((samples, rounds),) = timing.take_turns([(lambda feed: None, [None])], 1, 60.0, 10, 0, 100)
+    assert len(samples) == len(rounds) == 100
+
+
 def test_no_garbage_is_collected_in_a_block(timing):
     states = []
-    timing.take_turns([(lambda feed: states.append(gc.isenabled()), [None])], 5, 0.0, 5, 0)
+    timing.take_turns([(lambda feed: states.append(gc.isenabled()), [None])], 5, 0.0, 5, 0, 10**6)
     assert set(states) == {False}
     assert gc.isenabled()
 
@@ -120,7 +125,7 @@ def test_garbage_collection_comes_back_after_an_error(timing):
         raise ValueError("no")
 
     with pytest.raises(ValueError, match="no"):
-        timing.take_turns([(fail, [None])], 5, 0.0, 5, 0)
+        timing.take_turns([(fail, [None])], 5, 0.0, 5, 0, 10**6)
     assert gc.isenabled()
 
 

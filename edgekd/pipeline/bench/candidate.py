@@ -10,9 +10,9 @@ import onnx
 from edgekd.bundle import MANIFEST, read_bundle
 from edgekd.conversion.check_graph import read_graph
 from edgekd.documents.runtime import RuntimeName
-from edgekd.errors import UsageError
-from edgekd.files import sha256_bytes, write_bytes
-from edgekd.pipeline.bench.feeds import GraphInput, check_inputs, graph_inputs, made_up
+from edgekd.errors import BundleError, UsageError
+from edgekd.files import sha256_bytes, sha256_file, write_bytes
+from edgekd.pipeline.bench.feeds import GraphInput, check_inputs, graph_inputs, input_like, made_up
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,8 @@ def read_candidate(path: Path, inputs: Path | None, scratch: Path) -> Candidate:
         _check_text(given)
     if path.is_dir() or path.name == MANIFEST:
         return _from_bundle(path if path.is_dir() else path.parent, inputs)
+    if path.suffix == ".pt2":
+        return _from_program(path, inputs)
     model = read_graph(path)
     wants = graph_inputs(model, path)
     if inputs is not None:
@@ -102,6 +104,27 @@ def _check_text(path: Path | None) -> None:
     shown = str(path).encode(errors="replace").decode()
     if shown != str(path):
         raise UsageError("its path is no UTF-8 text", where=shown, hint="rename it")
+
+
+def _from_program(path: Path, inputs: Path | None) -> Candidate:
+    """A program of Torch-TensorRT: what it takes is known by what it is fed."""
+    if not path.is_file():
+        raise BundleError("there is no such program", where=path)
+    if inputs is None:
+        raise UsageError(
+            "a program does not tell what it takes", where=path, hint="--inputs X.npy, batch first"
+        )
+    return Candidate(
+        name=path.name,
+        graph=path,
+        sha256=sha256_file(path),
+        size_bytes=path.stat().st_size,
+        wants=(input_like(inputs),),
+        inputs=inputs,
+        labels=None,
+        profile="local",
+        runtime="torch-tensorrt",
+    )
 
 
 def _from_bundle(folder: Path, inputs: Path | None) -> Candidate:

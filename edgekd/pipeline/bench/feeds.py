@@ -83,6 +83,18 @@ def _kind(value: onnx.ValueInfoProto) -> str:
     return f"a tensor of {onnx.TensorProto.DataType.Name(value.type.tensor_type.elem_type)}"
 
 
+def input_like(path: Path) -> GraphInput:
+    """The input of which a .npy holds examples, batch first.
+
+    Raises:
+        UsageError: it is no .npy of numbers.
+    """
+    found = _arrays(path).get(None)
+    if found is None or found.ndim < 1 or len(found) == 0:
+        raise UsageError("holds no inputs", where=path, hint=_HINT)
+    return GraphInput("input", found.dtype, (0, *found.shape[1:]))
+
+
 def check_inputs(path: Path, wants: tuple[GraphInput, ...], batch_size: int) -> None:
     """Check that a file of inputs fits a graph and holds a batch.
 

@@ -117,3 +117,20 @@ def test_another_batch_than_the_graphs_is_refused(tmp_path, inputs, fixed):
         candidate.batch_size(4)
     hint = "export it with a free batch axis, or leave out --batch"
     assert str(caught.value) == f"g.onnx: the graph's batch is {fixed}, not 4\n  try: {hint}"
+
+
+def test_a_program_of_torch_tensorrt_is_known_by_what_it_is_fed(tmp_path):
+    program, inputs = tmp_path / "student.pt2", tmp_path / "x.npy"
+    program.write_bytes(b"a program")
+    np.save(inputs, np.zeros((5, 1, 8, 8), np.float32))
+    found = read_candidate(program, inputs, tmp_path)
+    assert (found.runtime, found.labels, found.size_bytes) == ("torch-tensorrt", None, 9)
+    assert [str(one) for one in found.wants] == ["input: float32 (?, 1, 8, 8)"]
+    assert found.fed(5, tmp_path) == (inputs, None)
+    with pytest.raises(UsageError) as caught:
+        read_candidate(program, None, tmp_path)
+    assert str(caught.value) == (
+        f"{program}: a program does not tell what it takes\n  try: --inputs X.npy, batch first"
+    )
+    with pytest.raises(BundleError, match="there is no such program"):
+        read_candidate(tmp_path / "none.pt2", inputs, tmp_path)
