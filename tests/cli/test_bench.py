@@ -195,12 +195,19 @@ def test_two_real_graphs_one_of_several_inputs(edgekd, graph, tmp_path, monkeypa
         assert row.measurement.facts.versions["onnxruntime"]
 
 
+INTERRUPTIBLE = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    "from edgekd.cli.app import app; app()"
+)
+"""A shell starts what runs in its background with SIGINT ignored, and children inherit that."""
+
+
 def interrupted(
     arguments: list[str], environment: dict[str, str], seconds: float
 ) -> subprocess.CompletedProcess:
     """A bench that hears Ctrl-C after a job has begun."""
     process = subprocess.Popen(
-        [sys.executable, "-c", "from edgekd.cli.app import app; app()", "bench", *arguments],
+        [sys.executable, "-c", INTERRUPTIBLE, "bench", *arguments],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -190,15 +190,18 @@ def test_bench_of_a_foreign_graph(tmp_path):
     done = edgekd("bench", tmp_path / "foreign.onnx", "--processes", "2", "--min-time", "0.02", "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert found["subjects"][0]["latency"]["batch_size"] == 2
-    assert found["subjects"][0]["accuracy"] is None
+    (row,) = found["rows"]
+    measured = row["measurement"]
+    assert measured["subjects"][0]["latency"]["batch_size"] == 2
+    assert measured["subjects"][0]["accuracy"] is None
 
 
-def test_bench_elsewhere_says_that_this_version_does_not(tmp_path, run):
-    done = edgekd("bench", run / "bundles" / "local" / "onnxruntime", "--device", "ssh://board")
-    assert done.returncode == 3
+def test_bench_at_what_is_no_address(run):
+    done = edgekd("bench", run / "bundles" / "local" / "onnxruntime", "--device", "pi@board")
+    assert done.returncode == 2
     assert done.stderr == (
-        "error: there is no device 'ssh://board'\n  try: this version measures on `local`, this machine\n"
+        "error: 'pi@board' is no address of a device\n"
+        "  try: local, ssh://[USER@]HOST[:PORT] or adb:SERIAL, with ?python=PATH and &folder=PATH if need be\n"
     )
 
 

@@ -190,6 +190,8 @@ def test_a_job_that_is_lost(tmp_path, change, reason):
         elif change == "gone":
             board.device().unlock()
         else:
+            while not (job / "kit.json").exists():  # a stand-in that nobody knows would stay
+                time.sleep(0.02)
             os.kill(json.loads((job / "supervisor.json").read_text())["pid"], signal.SIGKILL)
 
     channel = Wrapped(HereChannel(), lose)
