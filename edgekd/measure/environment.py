@@ -1,7 +1,7 @@
 """What the device's own state says against a measurement: invalid, or flagged, by rule.
 
 The kit records, this judges. Invalid is a measurement of a device that was not itself: throttled for heat or
-power, stopped by a quota, robbed of a tenth of its time, switched to another mode. Flagged is what makes a
+power, stopped by a quota, robbed of a fifth of its time, switched to another mode. Flagged is what makes a
 figure less certain, or hard to repeat. What could not be read is no finding, but where nothing could, that is
 one: such a measurement is unverified.
 

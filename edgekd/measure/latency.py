@@ -175,7 +175,24 @@ def latency_of(
         # From processes that load nothing else: a process's first graph pays for the runtime's own start too.
         load_ms=median(run.load_ns for run in alone) / 1e6,
         first_ms=median(run.first_ns for run in alone) / 1e6,
+        build_ms=_longest_build_ms(runs, fresh),
+        scopes_p50_ms=_scopes_p50_ms(runs),
     )
+
+
+def _longest_build_ms(runs: list[GraphLog], fresh: list[RunLog]) -> float | None:
+    """The first process builds the engine, the others find it; None where none was built."""
+    built = [graph.build_ns for graph in (*runs, *(log.graphs[0] for log in fresh)) if graph.build_ns]
+    return max(built) / 1e6 if built else None
+
+
+def _scopes_p50_ms(runs: list[GraphLog]) -> dict[str, float]:
+    """Median of each inner scope, over the samples of all processes."""
+    taken: dict[str, list[int]] = {}
+    for run in runs:
+        for scope, samples_ns in run.scope_ns.items():
+            taken.setdefault(scope, []).extend(samples_ns)
+    return {scope: max(1, median(samples_ns)) / 1e6 for scope, samples_ns in taken.items() if samples_ns}
 
 
 def percentile(

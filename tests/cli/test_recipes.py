@@ -201,7 +201,8 @@ def test_bench_at_what_is_no_address(run):
     assert done.returncode == 2
     assert done.stderr == (
         "error: 'pi@board' is no address of a device\n"
-        "  try: local, ssh://[USER@]HOST[:PORT] or adb:SERIAL, with ?python=PATH and &folder=PATH if need be\n"
+        "  try: local, ssh://[USER@]HOST[:PORT] or adb:SERIAL, "
+        "with ?python=PATH and &folder=PATH if need be\n"
     )
 
 

@@ -360,3 +360,18 @@ def test_the_real_kit_measures_two_graphs(tmp_path):
     assert result.ratios[0].interval.upper < 1  # an elementwise maximum against 262,144 products
     assert result.latencies["long"].cold_start_ms > result.latencies["long"].load_ms
     assert result.latencies["long"].samples >= 80
+
+
+def test_the_build_and_the_inner_scopes_stand_apart():
+    class Building(ScriptedDevice):
+        def run(self, job, *, timeout_s):
+            log = super().run(job, timeout_s=timeout_s)
+            first = {"build_ns": 7_000_000_000 if job.seed == 0 else None}
+            scopes = {"scope_ns": {"compute": (1_000_000, 3_000_000, 2_000_000)}}
+            graphs = tuple(graph.model_copy(update={**first, **scopes}) for graph in log.graphs)
+            return log.model_copy(update={"graphs": graphs})
+
+    latency = measure(Building(noisy), graphs={"int8": Path("b.onnx")}).latencies["int8"]
+    assert (latency.build_ms, latency.scopes_p50_ms) == (7000.0, {"compute": 2.0})
+    plain = measure(ScriptedDevice(noisy), graphs={"int8": Path("b.onnx")}).latencies["int8"]
+    assert (plain.build_ms, plain.scopes_p50_ms) == (None, {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from edgekd.files import sha256_bytes
 from edgekd.measure.accuracy import accuracy, measure_outputs
 from edgekd.measure.latency import LatencyResult, measure_latency
 from edgekd.measure.noise import NO_CAPS, Caps, find_invalid, find_warnings
-from edgekd.measure.phases import energy_of, measure_paced, measure_sustained, memory_of
+from edgekd.measure.phases import SUSTAINED_S, energy_of, measure_paced, measure_sustained, memory_of
 from edgekd.pipeline.bench.candidate import Candidate
 from edgekd.pipeline.bench.kept import KeptDevice
 from edgekd.pipeline.bench.plan import Place, Plan, check_runtime
@@ -66,7 +67,7 @@ def measure(plan: Plan, place: Place, setting: Setting, device: KeptDevice, scra
     warm, cold = _apart(result)
     logs = (*warm, *more)
     scored, digest = _score(plan, setting, candidate, device, inputs)
-    audit, no_audit = _audit(candidate, setting)
+    audit, no_audit = _audit(candidate, setting, result.facts)
     subject = Subject(
         name=setting.graph,
         graph_sha256=candidate.sha256,
@@ -92,7 +93,9 @@ def measure(plan: Plan, place: Place, setting: Setting, device: KeptDevice, scra
         subjects=(subject,),
         mismatches=expected.differences,
         invalid=invalid,
-        warnings=tuple(filter(None, (note, no_audit, *_notes(logs), _resumed(device), *warnings))),
+        warnings=tuple(
+            filter(None, (note, no_audit, *_notes(logs), _too_short(plan), _resumed(device), *warnings))
+        ),
     )
 
 
@@ -188,10 +191,16 @@ def _score(
     return accuracy(logits, labels, confidence=plan.confidence), digest
 
 
-def _audit(candidate: Candidate, setting: Setting) -> tuple[Audit | None, str | None]:
-    """Which operators run in int8, by the runtime of this host; a graph that it cannot read has no audit."""
+def _audit(candidate: Candidate, setting: Setting, facts: Facts) -> tuple[Audit | None, str | None]:
+    """Which operators run in int8, by the runtime of this host; a graph that it cannot read has no audit.
+
+    Which kernels there are depends on the processor: that of another architecture is not audited here.
+    """
     if setting.runtime != "onnxruntime":
         return None, None
+    if facts.machine != platform.machine():
+        here = f"this host's kernels are those of {platform.machine()}, the device is {facts.machine}"
+        return None, f"no audit: {here}; edgekd audit on the device makes one"
     try:
         return audit_graph(candidate.graph), None
     except (ConversionError, EdgekdError) as error:
@@ -202,6 +211,15 @@ def _notes(logs: Sequence[RunLog]) -> Iterator[str]:
     """What the runtime says that it did otherwise than it was asked, once."""
     notes = {graph.name: graph.note for log in logs for graph in log.graphs if graph.note}
     return (f"{name}: {note}" for name, note in notes.items())
+
+
+def _too_short(plan: Plan) -> str | None:
+    """What to say of a sustained phase that tells little of heat."""
+    if plan.sustained_s is None or plan.sustained_s >= SUSTAINED_S:
+        return None
+    return (
+        f"sustained for {plan.sustained_s:g} s: a device without a fan may take {SUSTAINED_S:g} s to get warm"
+    )
 
 
 def _resumed(device: KeptDevice) -> str | None:
