@@ -105,6 +105,8 @@ def bench_(
             f"--rate {rate:g} for {rate_seconds:g} s is fewer than {LEAST_PACED} inferences",
             hint=f"--rate-seconds {math.ceil(LEAST_PACED / rate)} or more",
         )
+    if interleave:
+        _refuse_with_interleave(ctx)
     with tempfile.TemporaryDirectory(prefix="edgekd-bench-") as scratch:
         plan = Plan(
             graphs=read_graphs(paths, inputs, Path(scratch)),
@@ -161,7 +163,8 @@ def _show(found: Benched, *, as_json: bool) -> int:
         screen.error(why if len(document.results) == 1 else f"{what}: {why}")
     if code := max((one.exit_code for one in document.results), default=0):
         return code
-    invalid = any(row.measurement is not None and row.measurement.invalid for row in document.rows)
+    rows = [row.measurement for row in document.rows if row.measurement is not None]
+    invalid = any(row.invalid for row in rows) or any(pair.invalid for pair in document.comparisons)
     return EXIT_CODES["inconclusive"] if invalid else EXIT_CODES["pass"]
 
 
@@ -205,6 +208,14 @@ def _refuse_options(ctx: typer.Context) -> None:
     if given:
         option = f"--{given[0].replace('_', '-')}"
         raise UsageError(f"{option} is for a graph or a bundle", hint="a run is measured as its recipe says")
+
+
+def _refuse_with_interleave(ctx: typer.Context) -> None:
+    """A comparison has its own processes, and goes on until it is decided."""
+    for name in ("processes", "min_time"):
+        if _is_given(ctx, name):
+            option = f"--{name.replace('_', '-')}"
+            raise UsageError(f"{option} is not for --interleave", hint="it measures until it is decided")
 
 
 def _is_given(ctx: typer.Context, name: str) -> bool:

@@ -14,7 +14,7 @@ from edgekd.devices.device import Device
 from edgekd.devices.open_device import open_device
 from edgekd.documents.calibration import Calibration
 from edgekd.measure.prediction.calibrate import calibrate as measure
-from edgekd.measure.prediction.calibration import check_free, keep, key_of, path_of
+from edgekd.measure.prediction.calibration import calibration_folder, check_free, keep, key_of, path_of
 
 
 def calibrate(
@@ -61,4 +61,6 @@ def _show(found: Calibration, path: Path) -> None:
     screen.show(f"\n{found.call_us:.2g} µs a call")
     for line in found.warnings:
         screen.warning(line)
-    screen.show(f"kept in {path}; edgekd predict uses it")
+    screen.show(
+        f"kept in {path}" + ("; edgekd predict uses it" if path.parent == calibration_folder() else "")
+    )

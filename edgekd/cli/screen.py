@@ -17,6 +17,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
+_OBEYED = "\N{REPLACEMENT CHARACTER}"
 _PIPE_COLUMNS = 1000
 """Width of what is no terminal: a table takes what it needs, and no line is broken."""
 
@@ -40,28 +41,33 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: 
     for column in columns:
         table.add_column(column, justify="right" if column in right else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(Text(plain(cell)) for cell in row))
     screen = console(sys.stdout)
     with screen.capture() as drawn:
         screen.print(table)
     show("\n".join(line.rstrip() for line in drawn.get().splitlines()))
 
 
+def plain(text: str) -> str:
+    """A text without what a terminal would obey: it may be a board's, or a stranger's graph's."""
+    return "".join(mark if mark.isprintable() or mark in "\n\t" else _OBEYED for mark in text)
+
+
 def note(text: str) -> None:
     """Print something that is no result, such as progress, on standard error."""
-    typer.echo(text, err=True)
+    typer.echo(plain(text), err=True)
 
 
 def warning(text: str) -> None:
     """Print a warning on standard error."""
     typer.secho("warning: ", err=True, nl=False, fg="yellow")
-    typer.echo(text, err=True)
+    typer.echo(plain(text), err=True)
 
 
 def error(text: str) -> None:
     """Print an error on standard error."""
     typer.secho("error: ", err=True, nl=False, fg="red", bold=True)
-    typer.echo(text, err=True)
+    typer.echo(plain(text), err=True)
 
 
 def console(stream: TextIO | None) -> Console:

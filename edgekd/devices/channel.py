@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,8 @@ LOADER = (
 )
 """Reads a program from standard input and runs it; the rest of the input is the program's own."""
 TAIL_BYTES = 2000
+MOST_BYTES = 2**31 + 2**20
+"""Most that a board may send in one answer: its largest result, and what a login shell prints."""
 
 
 class DroppedError(DeviceError):
@@ -108,7 +112,13 @@ def run_here(command: Sequence[str], head: bytes, files: Sequence[Path], *, time
         ):
             _fill(given, head, files)
             process = subprocess.Popen(command, stdin=given, stdout=output, stderr=said)
-            code = _wait(process, timeout_s)
+            code = _wait(process, timeout_s, output.fileno())
+            if os.fstat(output.fileno()).st_size > MOST_BYTES:
+                raise DeviceError(
+                    "the board sent more than it was asked for",
+                    where=command[0],
+                    hint="look at its login shell",
+                )
             last = _content(said)[-TAIL_BYTES:].decode(errors="replace").strip()
             return Ended(code, _content(output), last)
     except OSError as error:
@@ -131,10 +141,13 @@ def _fill(given: IO[bytes], head: bytes, files: Sequence[Path]) -> None:
     given.seek(0)
 
 
-def _wait(process: subprocess.Popen[bytes], timeout_s: float) -> int | None:
+def _wait(process: subprocess.Popen[bytes], timeout_s: float, output: int) -> int | None:
+    """Wait for the end, for the time to be up, or until it has written more than anybody wants."""
+    end = time.monotonic() + timeout_s
     try:
-        return process.wait(timeout_s)
-    except subprocess.TimeoutExpired:
+        while time.monotonic() < end and os.fstat(output).st_size <= MOST_BYTES:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return process.wait(min(1.0, max(0.0, end - time.monotonic())))
         return None
     finally:
         process.kill()

@@ -12,6 +12,7 @@ from edgekd.documents.run_log import RunLog
 from edgekd.errors import DeviceError, DocumentError, MeasurementError, MissingError
 
 TAIL_BYTES = 2000
+_AGAIN = "look at the disk and the memory there, then run it again"
 NOT_INSTALLED = 3
 """Exit code of the kit when the runtime is missing."""
 
@@ -48,7 +49,9 @@ def log_of(outcome: Outcome, job: Job, *, where: str) -> RunLog:
     if outcome.code < 0:
         _crashed(outcome.code, what, tail)
     if outcome.log is None:
-        raise DeviceError(f"the kit ended with exit code {outcome.code} and left no log{tail}", where=what)
+        raise DeviceError(
+            f"the kit ended with exit code {outcome.code} and left no log{tail}", where=what, hint=_AGAIN
+        )
     log = _parse(outcome.log, what, tail)
     if outcome.code == NOT_INSTALLED:
         raise MissingError(
@@ -78,7 +81,7 @@ def _parse(data: bytes, what: str, tail: str) -> RunLog:
         problems = "; ".join(error.problems)
     except (ValueError, RecursionError) as error:
         problems = f"is not valid JSON: {error}"
-    raise DeviceError(f"the result is truncated or no run log: {problems}{tail}", where=what)
+    raise DeviceError(f"the result is truncated or no run log: {problems}{tail}", where=what, hint=_AGAIN)
 
 
 def _crashed(code: int, what: str, tail: str) -> NoReturn:

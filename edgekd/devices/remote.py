@@ -35,6 +35,8 @@ WAIT_SECONDS = 15.0
 """Longest time that one request waits for the job."""
 SLOWEST_BYTES_S = 50_000
 """Slowest connection that a push is given time for."""
+SLOWEST_DISK_BYTES_S = 10_000_000
+"""Slowest disk that a board is given time for: it holds its files against their digests before a job."""
 SMALL_BYTES = 2**20
 """Files up to here are pushed together."""
 FACTS_SECONDS = 60.0
@@ -133,12 +135,13 @@ class RemoteDevice:
             "environment": thread_variables(job.threads),
         }
         by_digest = {digest: files[place] for place, digest in digests.items()}
-        reply = self._started(request)
+        limit_s = REQUEST_SECONDS + sum(path.stat().st_size for path in files.values()) / SLOWEST_DISK_BYTES_S
+        reply = self._started(request, limit_s)
         for _ in range(2):
             if not reply.missing:
                 return
             self._push([by_digest[digest] for digest in by_digest if digest in reply.missing])
-            reply = self._started(request)
+            reply = self._started(request, limit_s)
         if reply.missing:
             raise DeviceError(
                 "the board does not keep what it is sent", where=self.name, hint="look at its disk"
@@ -148,8 +151,8 @@ class RemoteDevice:
         """What a request says to take the lock, or to make it last for so long from now."""
         return {"session": self._session, "owner": _owner(), "lasts_s": lasts_s}
 
-    def _started(self, request: Mapping[str, Any]) -> Started:
-        reply, _ = self._link.ask(Started, "start", **request)
+    def _started(self, request: Mapping[str, Any], limit_s: float) -> Started:
+        reply, _ = self._link.ask(Started, "start", (), limit_s, **request)
         self._refuse_held(reply)
         return reply
 

@@ -55,6 +55,10 @@ class SideBySide(Section):
     """What was found."""
     facts: Facts | None = None
     """What the device is."""
+    mismatches: tuple[str, ...] = ()
+    """How the device differs from its profile, a line each."""
+    invalid: tuple[str, ...] = ()
+    """Why the ratio does not count: the device was throttled or taken away, a line each."""
     warnings: tuple[str, ...] = ()
     """What makes it less certain, a line each."""
     logs: tuple[str, ...] = ()

@@ -97,7 +97,7 @@ class Conditions(Section):
     load1: float | None
     """One-minute load average before."""
     steal_fraction: float | None
-    """Processor time stolen by the hypervisor during the measurement."""
+    """Share of the processor time that was wanted that the hypervisor gave to others."""
     throttled: bool | None = None
     """What older kits wrote in place of the bits: whether the device reported throttling."""
     seconds: float | None = None

@@ -110,7 +110,7 @@ class Sustained(Section):
 
 
 class Paced(Section):
-    """One graph at a fixed rate in one process, idle in between: what a camera would see."""
+    """One graph at a fixed rate in one process, from when each frame is due to its answer."""
 
     rate_hz: float
     """Inferences asked for in a second."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ def measure_outputs(
     runtime: RuntimeName,
     threads: int,
     batch_size: int = 64,
+    session_options: Mapping[str, str] | None = None,
     timeout_s: float = OUTPUTS_TIMEOUT_S,
 ) -> npt.NDArray[np.float32]:
     """Logits (N, K) of a graph for the N examples of a .npy, computed by the runtime on the device.
@@ -47,10 +49,12 @@ def measure_outputs(
             outputs=str(outputs),
             batch_size=batch_size,
             threads=threads,
+            session_options=dict(session_options or {}),
         )
         log = device.run(job, timeout_s=timeout_s)
         if not outputs.exists() or sha256_file(outputs) != log.outputs_sha256:
-            raise DeviceError("the logits that came back are not those that the kit wrote", where=graph)
+            why = "the logits that came back are not those that the kit wrote"
+            raise DeviceError(why, where=graph, hint="run it again")
         logits_NK = np.load(outputs, allow_pickle=False)
     return _checked(logits_NK, len(np.load(inputs, mmap_mode="r", allow_pickle=False)), graph)
 

@@ -125,8 +125,8 @@ def _of_other_programs(facts: Facts, moments: Sequence[Conditions]) -> Iterator[
 
 
 def _stopped(moment: Conditions) -> float:
-    """Share of the time for which the quota stopped the process."""
-    return (moment.cgroup_throttled_s or 0.0) / moment.seconds if moment.seconds else 0.0
+    """Share of the time for which the quota stopped the process; the kernel adds up its processors."""
+    return min(1.0, (moment.cgroup_throttled_s or 0.0) / moment.seconds) if moment.seconds else 0.0
 
 
 def _of_heat_and_power(moments: Sequence[Conditions]) -> Iterator[Finding]:
@@ -151,7 +151,8 @@ def _pi_bits(bits: PiBits | None) -> int:
     if bits is None:
         return 0
     now = (bits.before | (bits.during or 0) | bits.after) & PI_NOW
-    return now | (bits.after & ~bits.before) >> PI_STICKY & PI_NOW
+    marked = ((bits.during or 0) | bits.after) & ~bits.before  # the kernel's driver may clear them meanwhile
+    return now | marked >> PI_STICKY & PI_NOW
 
 
 def _union(bits: Iterable[int]) -> int:

@@ -32,9 +32,14 @@ class Caps:
 NO_CAPS = Caps()
 
 
-def find_warnings(logs: Sequence[RunLog], *, threads: int, caps: Caps = NO_CAPS) -> tuple[str, ...]:
-    """One line for each thing that happened in at least one process; those of `find_invalid` come too."""
-    device = tuple(finding.text for finding in _findings(logs, caps))
+def find_warnings(
+    logs: Sequence[RunLog], *, threads: int, caps: Caps = NO_CAPS, also: Sequence[RunLog] = ()
+) -> tuple[str, ...]:
+    """One line for each thing that happened in at least one process; those of `find_invalid` come too.
+
+    Of `also`, such as a sustained phase, only the state of the device is looked at.
+    """
+    device = tuple(finding.text for finding in _findings((*logs, *also), caps))
     return (*device, *_about_threads(logs[0].facts, threads), *_about_the_graphs(logs))
 
 

@@ -13,7 +13,7 @@ from edgekd.conversion.parity import compare_logits
 from edgekd.conversion.specs import load_spec
 from edgekd.devices.device import Device
 from edgekd.devices.local import LOCAL_ADDRESS
-from edgekd.devices.matching import mismatches, point_mismatches
+from edgekd.devices.matching import mismatches, point_here, point_mismatches
 from edgekd.devices.open_device import open_device
 from edgekd.devices.profiles import LOCAL, load_profile, load_profile_at, local_profile
 from edgekd.documents.audit import Audit
@@ -99,7 +99,18 @@ def _measured(context: Context, target: Target, graphs: Stage, prove: Stage, dev
         _measure(context, target, profile, graphs, prove, device, folder)
 
     name = f"measure-{target.profile}-{target.runtime}"
-    return context.make(name, f"measure on {target.profile} with {target.runtime}", ingredients, work)
+    what = f"measure on {target.profile} with {target.runtime}"
+    return context.make(name, what, {**ingredients, "attempt": _attempt(context, name, ingredients)}, work)
+
+
+def _attempt(context: Context, name: str, ingredients: Mapping[str, Any]) -> int:
+    """How many measurements with these ingredients are there that do not count: another one is made."""
+    attempt = 0
+    while found := context.folder.find(name, {**ingredients, "attempt": attempt}):
+        if not Measurement.read(found.path(MEASUREMENT)).invalid:
+            break
+        attempt += 1
+    return attempt
 
 
 def _measure(
@@ -131,7 +142,8 @@ def _measure(
     warm = [log for log in latency.logs if log.mode == "latency"]
     invalid = find_invalid(warm)
     point = None if target.profile == LOCAL else load_profile_at(target.profile)[1]
-    found = find_warnings(warm, threads=context.recipe.measuring.threads, caps=caps_of(profile, point))
+    at = point if "@" in target.profile else point_here(profile, latency.facts)
+    found = find_warnings(warm, threads=context.recipe.measuring.threads, caps=caps_of(profile, at))
     document = Measurement(
         device=device.name,
         profile=profile.id,

@@ -27,7 +27,9 @@ CHUNK = 1 << 20
 STORE_DAYS = 30
 SHARED = "/data/local/tmp" if os.path.isdir("/data/local/tmp") else "/tmp"
 BUSY = os.environ.get("EDGEKD_BUSY") or os.path.join(SHARED, "edgekd-busy")
-"""Held by whoever measures on this machine, of whatever user; tests that run side by side have their own."""
+"""Held by whoever measures over ssh or adb, of whatever user; tests that run side by side have their own."""
+MARK = ".edgekd"
+"""File that marks a folder as edgekd's."""
 SAID_BYTES = 2000
 PARTS = ("store", "jobs", "engines")
 FULL = {
@@ -71,7 +73,9 @@ def find_root(folder):
     problem = None
     for path in (os.path.abspath(os.path.expanduser(path)) for path in wanted):
         try:
-            os.makedirs(path, mode=0o700, exist_ok=True)
+            if os.path.islink(path) and not folder:  # in a folder that others can write to
+                raise OSError(errno.ELOOP, "is a link", path)
+            claim(path)
             for part in PARTS:
                 os.makedirs(os.path.join(path, part), mode=0o700, exist_ok=True)
         except OSError as error:
@@ -80,6 +84,17 @@ def find_root(folder):
         if os.stat(path).st_uid == os.getuid() and os.access(path, os.W_OK):
             return path
     raise BoardError("folder", "no folder can be written: %s" % (problem or ", ".join(wanted)))
+
+
+def claim(path):
+    """Mark a folder as edgekd's, unless it holds what may be somebody's: jobs/ and the like are emptied."""
+    os.makedirs(path, mode=0o700, exist_ok=True)
+    mark = os.path.join(path, MARK)
+    if not os.path.exists(mark):
+        for part in PARTS:
+            if os.path.lexists(os.path.join(path, part)):
+                raise OSError(errno.EEXIST, "is there already and not edgekd's", os.path.join(path, part))
+        open(mark, "w").close()
 
 
 def do_put(root, request, source):
@@ -173,7 +188,7 @@ def do_clean(root, request, source):
         end_jobs(root)
         for part in PARTS:
             shutil.rmtree(os.path.join(root, part), ignore_errors=True)
-        for name in ("lock.json", "guard"):
+        for name in ("lock.json", "guard", MARK):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(os.path.join(root, name))
     with contextlib.suppress(OSError):  # the folder that a user named may hold more than ours
@@ -288,12 +303,15 @@ def run_kit(folder, limits):
 
 def open_busy():
     """The file that whoever measures on this machine holds, of whatever user."""
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK  # a pipe that somebody put there blocks nobody
     try:
-        return os.open(BUSY, os.O_RDONLY | os.O_NOFOLLOW)
+        return os.open(BUSY, flags)
     except FileNotFoundError:
         with contextlib.suppress(FileExistsError):  # another user was quicker
-            os.close(os.open(BUSY, os.O_RDONLY | os.O_CREAT | os.O_EXCL, 0o644))
-        return os.open(BUSY, os.O_RDONLY | os.O_NOFOLLOW)
+            made = os.open(BUSY, flags | os.O_CREAT | os.O_EXCL, 0o644)
+            os.fchmod(made, 0o644)  # whatever the umask
+            os.close(made)
+        return os.open(BUSY, flags)
 
 
 def holds(busy):

@@ -64,6 +64,10 @@ class MeanPower:
         self._last = (at_s, watts)
         self._count += 1
 
+    def has_any(self):
+        """Whether there was a reading at all."""
+        return self._count > 0
+
     def watts(self):
         """The mean, or None for too few readings."""
         if self._count < LEAST_READINGS or self._last[0] <= self._first:

@@ -36,8 +36,8 @@ class Observer:
     def end(self, graphs):
         """The log's `conditions` and `energy`; the energy is that of one graph, or of none."""
         self._meter.stop()
+        watched = self._watcher.stop()  # at once: what follows is idle
         after = snapshot(self._root, self._gpu)
-        watched = self._watcher.stop()
         power_w = watched["mean"].get("power_w") if watched else None
         together = "%d graphs took turns: energy is read where one runs alone" % graphs
         return {
@@ -109,12 +109,16 @@ def parse_load(loadavg):
 
 
 def parse_ticks(stat):
-    """(stolen, all) clock ticks of all processors since boot; guest time is part of user time."""
+    """(stolen, wanted) clock ticks of all processors since boot: an idle processor could be robbed of none.
+
+    Guest time is part of user time.
+    """
     words = (stat or "").split("\n", 1)[0].split()
     ticks = [reading.number(word) for word in words[1:9]]
     if len(ticks) < 8 or words[0] != "cpu" or None in ticks:
         return None
-    return ticks[7], sum(ticks)
+    idle = ticks[3] + ticks[4]
+    return ticks[7], sum(ticks) - idle
 
 
 def parse_cpu_stat(text):
@@ -128,7 +132,7 @@ def parse_cpu_stat(text):
 
 
 def steal_fraction(before, after):
-    """Share of processor time that went to other virtual machines between two readings."""
+    """Share of the time that was wanted that went to other virtual machines between two readings."""
     if before is None or after is None or after[1] <= before[1]:
         return None
     return min(1.0, max(0, after[0] - before[0]) / (after[1] - before[1]))

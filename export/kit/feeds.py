@@ -6,6 +6,9 @@ The arrays of a .npz have an axis of feeds before the shape that the graph takes
 import numpy as np
 from runtimes import RefusedError
 
+FEED_BYTES = 64 << 20
+"""Most that timed feeds take of a .npy: they are cycled, and a small board has little memory."""
+
 
 def read_feeds(job, most=None, partial=False):
     """The feeds of a job, at most `most` of them: arrays of one batch each, or arrays by name.
@@ -29,7 +32,11 @@ def _batches(path, x_NX, size, most, partial):
         raise RefusedError("%s: holds %d inputs, the batch takes %d" % (path, len(x_NX), size))
     stop = len(x_NX) if partial else len(x_NX) // size * size
     starts = range(0, stop, size)[:most]
-    return [np.ascontiguousarray(x_NX[first : first + size]) for first in starts]
+    if partial:  # nothing is timed, and the file may be larger than the memory
+        return [np.ascontiguousarray(x_NX[first : first + size]) for first in starts]
+    fit = max(1, FEED_BYTES // max(1, x_NX[:size].nbytes))
+    # Copies: a mapped file would be read from the disk inside the timed calls.
+    return [np.array(x_NX[first : first + size], order="C") for first in starts[:fit]]
 
 
 def _named(path, arrays, most):

@@ -100,7 +100,8 @@ class Summary:
     def result(self):
         """As a JSON object."""
         means = {name: total / count for name, (total, count) in self._sums.items()}
-        means["power_w"] = self.power.watts() or means.get("power_w")
+        if self.power.has_any():  # read often, or too seldom to be told
+            means["power_w"] = self.power.watts()
         return {
             "low": self.low,
             "high": self.high,

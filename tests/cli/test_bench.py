@@ -276,3 +276,30 @@ def test_a_device_that_was_taken_away_is_no_measurement(edgekd, graph, devices):
         "warning: a.onnx, onnxruntime on local, 1 thread: invalid: other virtual machines took up to 50.00 %"
     )
     assert any(found.startswith(line) for found in words(result.stderr))
+
+
+def test_a_comparison_on_a_device_that_was_taken_away_says_so(edgekd, two, devices):
+    devices["local"].conditions = {"load1": 0.1, "steal_fraction": 0.5}
+    result = edgekd("bench", *two, "--interleave")
+    assert result.exit_code == 5
+    assert "invalid: other virtual machines took up to 50.00 %" in result.stderr
+    assert "the inputs are random" in result.stderr
+
+
+def test_what_was_disturbed_is_measured_anew(edgekd, graph, devices, tmp_path):
+    out = str(tmp_path / "out")
+    devices["local"].conditions = {"load1": 0.1, "steal_fraction": 0.5}
+    assert edgekd("bench", graph, "--out", out).exit_code == 5
+    devices["local"].conditions = {"load1": 0.1, "steal_fraction": 0.0}
+    again = edgekd("bench", graph, "--out", out)
+    assert again.exit_code == 0
+    assert "done before" not in again.stderr
+
+
+@pytest.mark.parametrize(("option", "value"), [("--processes", "3"), ("--min-time", "1")])
+def test_options_that_a_comparison_does_not_take(edgekd, two, devices, option, value):
+    result = edgekd("bench", *two, "--interleave", option, value)
+    assert (result.exit_code, result.stderr) == (
+        2,
+        f"error: {option} is not for --interleave\n  try: it measures until it is decided\n",
+    )

@@ -321,7 +321,8 @@ def test_a_process_of_a_reused_id_is_left_alone(board, root, same):
             found = board.identity(stranger.pid)
             assert found == {"pid": stranger.pid, "start": _start_of(stranger.pid), "boot": board.boot_id()}
             noted = found if same else dict(found, start=found["start"] - 1)
-            (root / "jobs" / "a-1").mkdir(parents=True)
+            assert put(board, root) == {}
+            (root / "jobs" / "a-1").mkdir()
             (root / "jobs" / "a-1" / "kit.json").write_text(json.dumps(noted))
             ask(board, root, "unlock", session="a", any=False)
             assert (stranger.poll() is None) is not same
@@ -428,7 +429,8 @@ def test_no_request_leaves_the_folder(tmp_path_factory, board, name, op):
     board.main(io.BytesIO(request_of(root, kind, b"", request)), sink)
     head, body = reply_in(sink.getvalue())
     assert sorted(path.name for path in around.iterdir()) == ["root", "secret"]
-    assert {path.name for path in root.iterdir()} <= {"store", "jobs", "engines", "guard", "lock.json"}
+    ours = {"store", "jobs", "engines", "guard", "lock.json", ".edgekd"}
+    assert {path.name for path in root.iterdir()} <= ours
     assert body == b""
     if any(part.startswith(".") or not part or "\0" in part for part in name.split("/")):
         assert head["error"].endswith(" is no name of a file")
@@ -510,3 +512,19 @@ def test_waiting_for_a_job_keeps_the_lock(board, root):
     assert wait(board, root, "a-1", seconds=0)["state"] == "running"
     time.sleep(0.6)
     assert lock(board, root, "b")["held_by"] == "owner of a"
+
+
+def test_a_folder_that_holds_somebodys_files_is_not_taken(board, root):
+    (root / "jobs" / "mine").mkdir(parents=True)
+    head, _ = ask_program(root, "start", **start_of_job())
+    assert head["kind"] == "folder"
+    assert "jobs: is there already and not edgekd's" in head["error"] or "not edgekd's" in head["error"]
+    assert (root / "jobs" / "mine").is_dir()
+
+
+def test_a_pipe_in_the_place_of_the_machines_lock_blocks_nobody(board, root, tmp_path):
+    os.mkfifo(tmp_path / "busy")
+    kit = b"import pathlib; pathlib.Path('log.json').write_text('{}')"
+    assert put(board, root, kit) == {}
+    assert start(root, **start_of_job(does=kit)) == {"missing": []}
+    assert wait(board, root, "a-1")["state"] in ("done", "lost")

@@ -95,7 +95,8 @@ def test_logits_that_are_not_the_kits(tmp_path, inputs, device):
     path = graph(tmp_path, "float[N,4]", "logits = Relu(input)")
     with pytest.raises(DeviceError) as caught:
         run(device, path, inputs)
-    assert str(caught.value) == f"{path}: the logits that came back are not those that the kit wrote"
+    why = "the logits that came back are not those that the kit wrote"
+    assert str(caught.value) == f"{path}: {why}\n  try: run it again"
 
 
 def test_accuracy_with_wilsons_interval():

@@ -11,8 +11,10 @@ import re
 from collections import defaultdict
 from pathlib import Path
 
+from edgekd.devices.matching import mismatches, point_mismatches
 from edgekd.documents.calibration import Calibration, CalibrationKey
 from edgekd.documents.prediction import NumberType, OperatorClass
+from edgekd.documents.profile import Profile
 from edgekd.documents.run_log import Facts
 from edgekd.errors import DocumentError, MissingError, UsageError
 from edgekd.files import sha256_bytes, sha256_file, sha256_json
@@ -67,6 +69,34 @@ def find_calibration(facts: Facts, threads: int, runtime: str = "onnxruntime") -
         hint = "edgekd devices calibrate --force makes it anew"
         raise DocumentError(path, ["key: is not that of this machine and runtime"], hint=hint)
     return found
+
+
+def calibration_of(profile: Profile, point: str | None, threads: int) -> Calibration | None:
+    """The calibration of a machine that is the device of a profile, by this kit; None if there is none.
+
+    `point` is an operating point that was asked for: the machine was at it. The newest version of the runtime
+    comes first; files that are damaged are left out here.
+    """
+    found = [
+        one
+        for one in map(_read, sorted(calibration_folder().glob("*.json")))
+        if one is not None
+        and (one.key.threads, one.key.runtime, one.key.kit_sha256) == (threads, "onnxruntime", _kit_digest())
+        and not mismatches(profile, one.facts)
+        and not point_mismatches(profile, point, one.facts)
+    ]
+    return max(
+        found,
+        key=lambda one: [int(part) for part in re.findall(r"\d+", one.key.runtime_version)],
+        default=None,
+    )
+
+
+def _read(path: Path) -> Calibration | None:
+    try:
+        return Calibration.read(path)
+    except DocumentError:
+        return None
 
 
 def keep(calibration: Calibration, path: Path, *, force: bool) -> None:

@@ -13,7 +13,7 @@ from edgekd.documents.profile import Profile
 from edgekd.documents.run_log import Facts
 from edgekd.documents.runtime import TargetRuntime
 from edgekd.errors import UsageError
-from edgekd.measure.prediction.calibration import speeds_of
+from edgekd.measure.prediction.calibration import calibration_of, speeds_of
 from edgekd.measure.prediction.generic import Scale, generic_speeds
 from edgekd.measure.prediction.roofline import Speeds
 
@@ -42,12 +42,16 @@ class Target:
 
 
 def profile_target(reference: str, threads: int) -> Target:
-    """The device that `NAME[@OPERATING_POINT]` means.
+    """The device that `NAME[@OPERATING_POINT]` means: by a calibration of such a machine, else by peaks.
 
     Raises:
         UsageError: there is no such profile, or it has no peaks.
     """
     profile, point = load_profile_at(reference)
+    named = point if "@" in reference else None
+    if profile.gpu is None and (found := calibration_of(profile, named, threads)) is not None:
+        name = _called(found)
+        return Target(profile.id, point, "onnxruntime", threads, speeds_of(found), name, found.warnings)
     speeds, notes = generic_speeds(profile, point, threads)
     return Target(profile.id, point, _runtime_of(profile), threads, speeds, notes=notes)
 

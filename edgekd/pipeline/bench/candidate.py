@@ -35,6 +35,8 @@ class Candidate:
     """What the device is expected to be; `local` for anything."""
     runtime: RuntimeName
     """The runtime that it is for."""
+    bundled: bool = False
+    """Whether it is a bundle's, in the form that its runtime wants."""
 
     def fed(self, batch_size: int, folder: Path) -> tuple[Path, str | None]:
         """Inputs for batches of a size, and what to say of them; made-up ones are written into `folder`.
@@ -53,7 +55,11 @@ class Candidate:
         Raises:
             UsageError: the graph's batch is fixed, and is another one.
         """
-        fixed = self.wants[0].batch if len(self.wants) == 1 else 1
+        sizes = {one.batch for one in self.wants}
+        fixed = sizes.pop() if len(sizes) == 1 else 1
+        if wanted is not None and len(self.wants) != 1:
+            hint = "a .npz of --inputs holds whole feeds"
+            raise UsageError("--batch is for graphs of one input", where=self.name, hint=hint)
         if wanted not in (None, fixed or wanted):
             raise UsageError(
                 f"the graph's batch is {fixed}, not {wanted}",
@@ -145,4 +151,5 @@ def _from_bundle(folder: Path, inputs: Path | None) -> Candidate:
         labels=folder / evaluation.labels if inputs is None else None,
         profile=manifest.profile,
         runtime=manifest.runtime,
+        bundled=True,
     )

@@ -62,9 +62,20 @@ def _read_done(out: Path) -> Benched | None:
         document = Bench.read(out / RESULT)
         if any(one.error is not None for one in document.results):
             return None
+        if _forget_invalid(out, document):
+            return None
         return Benched(document, tuple(_courses(out, row) for row in document.rows))
     except DocumentError:
         return None
+
+
+def _forget_invalid(out: Path, document: Bench) -> bool:
+    """Remove the logs of what does not count, so that it is measured again; whether there were any."""
+    rows = [row.logs for row in document.rows if row.measurement is not None and row.measurement.invalid]
+    pairs = [pair.logs for pair in document.comparisons if pair.invalid]
+    for name in [name for logs in (*rows, *pairs) for name in logs]:
+        (out / name).unlink(missing_ok=True)
+    return bool(rows or pairs)
 
 
 def _courses(out: Path, row: Row) -> tuple[Course, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,8 @@ import numpy as np
 
 from edgekd.conversion.audit import audit_graph
 from edgekd.conversion.specs import session_options
-from edgekd.devices.matching import mismatches, point_mismatches
+from edgekd.devices.local import LOCAL_ADDRESS, LocalDevice
+from edgekd.devices.matching import mismatches, point_here, point_mismatches
 from edgekd.devices.profiles import LOCAL, load_profile_at
 from edgekd.documents.audit import Audit
 from edgekd.documents.bench import Setting
@@ -67,7 +67,7 @@ def measure(plan: Plan, place: Place, setting: Setting, device: KeptDevice, scra
     warm, cold = _apart(result)
     logs = (*warm, *more)
     scored, digest = _score(plan, setting, candidate, device, inputs)
-    audit, no_audit = _audit(candidate, setting, result.facts)
+    audit, no_audit = _audit(candidate, setting, device, result.facts)
     subject = Subject(
         name=setting.graph,
         graph_sha256=candidate.sha256,
@@ -82,7 +82,8 @@ def measure(plan: Plan, place: Place, setting: Setting, device: KeptDevice, scra
         audit=audit,
     )
     invalid = find_invalid(logs)
-    found = find_warnings(warm, threads=setting.threads, caps=expected.caps)
+    steady = [log for log in more if log.mode == "sustained"]  # between paced inferences clocks may fall
+    found = find_warnings(warm, threads=setting.threads, caps=expected.caps, also=steady)
     warnings = [line for line in found if line not in invalid]
     return Measurement(
         device=place.address,
@@ -134,7 +135,8 @@ def check_expected(plan: Plan, place: Place, candidate: Candidate, facts: Facts)
             where=place.address,
             hint="name the right one with --device, or take this one as it is: --profile local",
         )
-    return Expected(name, (*of_device, *of_point), caps_of(profile, point))
+    at = point if "@" in name else point_here(profile, facts)
+    return Expected(name, (*of_device, *of_point), caps_of(profile, at))
 
 
 def _job(plan: Plan, setting: Setting, candidate: Candidate, inputs: Path, options: Mapping[str, str]) -> Job:
@@ -177,7 +179,12 @@ def _score(
     if candidate.labels is None:
         return None, None
     logits = measure_outputs(
-        device, candidate.graph, inputs, runtime=setting.runtime, threads=setting.threads
+        device,
+        candidate.graph,
+        inputs,
+        runtime=setting.runtime,
+        threads=setting.threads,
+        session_options=options_for(plan, setting),
     )
     try:  # mapped, a header that promises more than the file holds allocates nothing
         labels = np.load(candidate.labels, mmap_mode="r", allow_pickle=False)
@@ -191,16 +198,25 @@ def _score(
     return accuracy(logits, labels, confidence=plan.confidence), digest
 
 
-def _audit(candidate: Candidate, setting: Setting, facts: Facts) -> tuple[Audit | None, str | None]:
-    """Which operators run in int8, by the runtime of this host; a graph that it cannot read has no audit.
+def _same_kernels(facts: Facts) -> bool:
+    """Whether a device has this host's kernels: the version of the runtime and the processor decide."""
+    here = LocalDevice().facts("onnxruntime")
+    return (facts.machine, facts.isa, facts.versions.get("onnxruntime")) == (
+        here.machine,
+        here.isa,
+        here.versions.get("onnxruntime"),
+    )
 
-    Which kernels there are depends on the processor: that of another architecture is not audited here.
-    """
+
+def _audit(
+    candidate: Candidate, setting: Setting, device: KeptDevice, facts: Facts
+) -> tuple[Audit | None, str | None]:
+    """Which operators run in int8, by the runtime of this host; a graph that it cannot read has no audit."""
     if setting.runtime != "onnxruntime":
         return None, None
-    if facts.machine != platform.machine():
-        here = f"this host's kernels are those of {platform.machine()}, the device is {facts.machine}"
-        return None, f"no audit: {here}; edgekd audit on the device makes one"
+    if device.name != LOCAL_ADDRESS and not _same_kernels(facts):
+        why = "this host's onnxruntime or processor is not the device's"
+        return None, f"no audit: {why}; edgekd audit on the device makes one"
     try:
         return audit_graph(candidate.graph), None
     except (ConversionError, EdgekdError) as error:

@@ -16,7 +16,7 @@ from edgekd.documents.runtime import RUNTIME_PATTERN, RuntimeName
 from edgekd.errors import UsageError
 from edgekd.files import sha256_file
 from edgekd.pipeline.bench.candidate import Candidate, read_candidate
-from edgekd.pipeline.provenance import kit_digest
+from edgekd.pipeline.provenance import kit_digest, source_digest
 
 # A bundle's graph has the Q/DQ form that its runtime wants; other runtimes of the same family take it too.
 _READS_SIGNED = ("tensorrt", "tensorrt-rtx", "torch-tensorrt")
@@ -74,7 +74,9 @@ class Plan:
         return {
             "graphs": {name: [one.sha256, one.profile, one.runtime] for name, one in self.graphs.items()},
             "inputs": sorted(sha256_file(path) for path in files),
+            "labels": sorted(sha256_file(one.labels) for one in self.graphs.values() if one.labels),
             "kit": kit_digest(),
+            "source": source_digest("measure", "stats.py", "pipeline/bench"),
             "places": [(place.address, place.profile) for place in self.places],
             "measuring": self.measuring.model_dump(mode="json"),
             "options": dict(self.session_options),
@@ -152,7 +154,7 @@ def check_runtime(candidate: Candidate, runtime: RuntimeName) -> None:
     Raises:
         UsageError: the bundle is for ONNX Runtime, and TensorRT reads its codes in another way.
     """
-    if candidate.labels is None or candidate.runtime == "tensorrt":
+    if not candidate.bundled or candidate.runtime == "tensorrt":
         return
     if runtime in _READS_SIGNED or runtime == "onnxruntime-tensorrt":
         raise UsageError(

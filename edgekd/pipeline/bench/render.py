@@ -109,6 +109,10 @@ def problems(bench: Bench) -> tuple[str, ...]:
             name = title_of(row.setting)
             lines += (f"{name}: invalid: {line}" for line in row.measurement.invalid)
             lines += (f"{name}: not {row.measurement.profile}: {line}" for line in row.measurement.mismatches)
+    for pair in bench.comparisons:
+        name = title_of(pair.setting)
+        lines += (f"{name}: invalid: {line}" for line in pair.invalid)
+        lines += (f"{name}: another device: {line}" for line in pair.mismatches)
     said: dict[str, str] = {}
     for one in (*(row.measurement for row in bench.rows), *bench.comparisons):
         for line in one.warnings if one is not None else ():

@@ -16,6 +16,7 @@ from edgekd.documents.job import JobGraph
 from edgekd.errors import EdgekdError, UsageError
 from edgekd.measure.interleave import compare_graphs
 from edgekd.measure.looks import LOOKS
+from edgekd.measure.noise import find_invalid
 from edgekd.pipeline.bench.course import Course, courses_of
 from edgekd.pipeline.bench.kept import KeptDevice
 from edgekd.pipeline.bench.measure import check_expected, jobs_of, measure, options_for
@@ -159,8 +160,8 @@ def _pair(
     try:
         for name in (reference, setting.graph):
             check_runtime(plan.graphs[name], setting.runtime)
-        check_expected(plan, place, plan.graphs[reference], kept.facts(setting.runtime))
-        inputs, _ = plan.graphs[reference].fed(setting.batch_size, scratch)
+        expected = check_expected(plan, place, plan.graphs[reference], kept.facts(setting.runtime))
+        inputs, note = plan.graphs[reference].fed(setting.batch_size, scratch)
         found = compare_graphs(
             kept,
             *(JobGraph(name=name, path=str(plan.graphs[name].graph)) for name in (reference, setting.graph)),
@@ -174,12 +175,15 @@ def _pair(
         listener.finished(setting, str(error))
         return SideBySide(setting=setting, reference=reference, error=str(error), exit_code=error.exit_code)
     listener.finished(setting, None)
+    invalid = find_invalid(found.logs)
     return SideBySide(
         setting=setting,
         reference=reference,
         comparison=found.comparison,
         facts=found.facts,
-        warnings=found.warnings,
+        mismatches=expected.differences,
+        invalid=invalid,
+        warnings=tuple(filter(None, (note, *(line for line in found.warnings if line not in invalid)))),
         logs=tuple(kept.files),
     )
 

@@ -35,7 +35,7 @@ class Session:
         """What `run` takes for one batch, shapes and arrays by name; made outside of the timed region."""
         shapes = {name: tuple(self._engine.get_tensor_shape(name)) for name in self._inputs}
         feed = graphs.named(self._path, shapes, feed)
-        arrays = {name: np.ascontiguousarray(feed[name], dtype=self._dtype(name)) for name in shapes}
+        arrays = {name: np.array(feed[name], dtype=self._dtype(name), order="C") for name in shapes}
         return {name: arrays[name].shape for name in shapes}, arrays
 
     def run(self, prepared):
@@ -89,7 +89,12 @@ class Session:
                 raise RefusedError("%s: its engine takes no inputs of shape (%s)" % text)
         for index in range(self._engine.num_io_tensors):
             name = self._engine.get_tensor_name(index)
-            array = np.empty(tuple(self._context.get_tensor_shape(name)), dtype=self._dtype(name))
+            shape = tuple(self._context.get_tensor_shape(name))
+            on_host = self._engine.get_tensor_location(name).name == "HOST"
+            if on_host or -1 in shape:
+                text = (self._path, name)
+                raise RefusedError("%s: %s is a shape, or has one that its data tell: not measured" % text)
+            array = np.empty(shape, dtype=self._dtype(name))
             self._buffers[name] = self._cuda.allocate(array.nbytes)
             self._context.set_tensor_address(name, self._buffers[name])
             if name == self._output:

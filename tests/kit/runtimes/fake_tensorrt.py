@@ -176,6 +176,9 @@ class _Engine:
     def get_tensor_mode(self, name: str) -> str:
         return "in" if name == "input" else "out"
 
+    def get_tensor_location(self, name: str) -> SimpleNamespace:
+        return SimpleNamespace(name="DEVICE")
+
     def get_tensor_dtype(self, name: str) -> type:
         return np.float32
 

@@ -274,3 +274,14 @@ class TestTensorRtForRtx:
             refused, match=rf"{graph}: tensorrt-rtx {trt.__version__} cannot load this graph: \S"
         ):
             engines.build(trt, graph, job(runtime="tensorrt-rtx"), 86, trt.Logger(trt.Logger.INTERNAL_ERROR))
+
+
+def test_a_tensor_that_tensorrt_wants_on_the_host_is_refused(sessions, refused, tmp_path, monkeypatch):
+    found = open_session(sessions, TEN, written(tmp_path), job()).session
+    host = SimpleNamespace(name="HOST")
+    monkeypatch.setattr(found._engine, "get_tensor_location", lambda name: host)
+    with pytest.raises(refused) as caught:
+        found.run(found.prepare(np.zeros((2, 8), np.float32)))
+    assert str(caught.value) == (
+        f"{tmp_path}/g.onnx: input is a shape, or has one that its data tell: not measured"
+    )

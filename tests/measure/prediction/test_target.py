@@ -191,3 +191,18 @@ def test_the_clock_of_the_cores(tmp_path):
     (tmp_path / "proc").mkdir()
     (tmp_path / "proc" / "cpuinfo").write_text("cpu MHz\t\t: 1200.5\nflags: x\ncpu MHz\t\t: 2700.000\n")
     assert read_clock_mhz(tmp_path) == 2700
+
+
+def test_a_profile_is_predicted_by_the_calibration_of_such_a_machine(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    name = "x86-64-avx512-vnni"
+    assert profile_target(name, 1).calibration is None
+    old = facts(versions={"onnxruntime": "1.9.0"})
+    for of in (old, facts(), facts(isa=("avx2", "fma"), cpu="another")):
+        made = calibration(of)
+        keep(made, path_of(made.key), force=False)
+    (tmp_path / "edgekd" / "calibrations" / "damaged.json").write_text("{")
+    found = profile_target(name, 1)
+    assert found.profile == name
+    assert "1.31.1" in found.calibration
+    assert profile_target(name, 2).calibration is None  # of other threads nobody knows

@@ -110,13 +110,29 @@ def test_batch_sizes(tmp_path, inputs, wanted, size):
     assert candidate.batch_size(wanted) == size
 
 
-@pytest.mark.parametrize(("inputs", "fixed"), [([("x", 1, [6, 4])], 6), ([("x", 1, [2]), ("t", 1, [2])], 1)])
-def test_another_batch_than_the_graphs_is_refused(tmp_path, inputs, fixed):
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        (
+            [("x", 1, [6, 4])],
+            "the graph's batch is 6, not 4\n  try: export it with a free batch axis, or leave out --batch",
+        ),
+        (
+            [("x", 1, [2]), ("t", 1, [2])],
+            "--batch is for graphs of one input\n  try: a .npz of --inputs holds whole feeds",
+        ),
+    ],
+)
+def test_another_batch_than_the_graphs_is_refused(tmp_path, inputs, message):
     candidate = read_candidate(write_graph(tmp_path / "g.onnx", *inputs), None, tmp_path)
     with pytest.raises(UsageError) as caught:
         candidate.batch_size(4)
-    hint = "export it with a free batch axis, or leave out --batch"
-    assert str(caught.value) == f"g.onnx: the graph's batch is {fixed}, not 4\n  try: {hint}"
+    assert str(caught.value) == f"g.onnx: {message}"
+
+
+def test_the_batch_that_several_inputs_share_is_the_graphs(tmp_path):
+    both = write_graph(tmp_path / "g.onnx", ("x", 1, [8, 2]), ("t", 1, [8, 3]))
+    assert read_candidate(both, None, tmp_path).batch_size(None) == 8
 
 
 def test_a_program_of_torch_tensorrt_is_known_by_what_it_is_fed(tmp_path):

@@ -149,7 +149,7 @@ def test_the_key_changes_with_all_that_the_result_depends_on(graphs, tmp_path):
 
 def test_a_bundle_for_onnxruntime_is_not_run_by_tensorrt(graphs, tmp_path):
     (_, graph), *_ = graphs.items()
-    bundle = dataclasses.replace(graph, name="mine", labels=tmp_path / "labels.npy")
+    bundle = dataclasses.replace(graph, name="mine", bundled=True)
     check_runtime(graph, "tensorrt")
     check_runtime(bundle, "onnxruntime-cuda")
     check_runtime(dataclasses.replace(bundle, runtime="tensorrt"), "tensorrt-rtx")
