@@ -1,4 +1,4 @@
-"""The folder of a bench: bench.json, bench.md, two plots, and logs/ with every raw sample.
+"""The folder of a bench: bench.json, bench.md, two plots, and logs/ with the raw samples.
 
 A call goes on where an earlier one with the same settings was interrupted, for finished jobs lie in logs/.
 """
