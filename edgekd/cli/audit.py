@@ -12,7 +12,7 @@ import typer
 from edgekd import __version__
 from edgekd.cli import screen
 from edgekd.cli.audit_text import show_audit
-from edgekd.cli.stages import AsJson
+from edgekd.cli.options import AsJson
 from edgekd.documents.audit import Audit
 from edgekd.documents.causes import CAUSES
 from edgekd.documents.runtime import TargetRuntime

@@ -13,8 +13,8 @@ import typer
 
 from edgekd.cli import screen
 from edgekd.cli.bench_progress import BenchListener
+from edgekd.cli.options import AsJson
 from edgekd.cli.progress import ScreenListener
-from edgekd.cli.stages import AsJson
 from edgekd.cli.verdict import show_report
 from edgekd.documents.recipe import Measuring
 from edgekd.documents.verdict import EXIT_CODES

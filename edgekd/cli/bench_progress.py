@@ -2,40 +2,24 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
-from edgekd.cli import screen
-from edgekd.cli.progress import bars
+from edgekd.cli.progress import Teller
 from edgekd.documents.bench import Setting
 from edgekd.pipeline.bench.render import title_of
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
+    from rich.progress import TaskID
 
 
-class BenchListener:
+class BenchListener(Teller):
     """Tells the user what is measured, from several threads; Rich's bars take a lock of their own."""
 
     def __init__(self, *, quiet: bool = False) -> None:
-        self._quiet = quiet
-        self._bars: Progress | None = None
+        super().__init__(quiet=quiet)
         self._tasks: dict[Setting, TaskID] = {}
         self._started: dict[Setting, float] = {}
-
-    def __enter__(self) -> Self:
-        if sys.stderr.isatty() and not self._quiet:
-            self._bars = bars()
-            self._bars.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._bars is not None:
-            self._bars.stop()
 
     def started(self, setting: Setting, jobs: int) -> None:
         """A setting is about to be measured."""
@@ -61,7 +45,3 @@ class BenchListener:
     def event(self, text: str) -> None:
         """Something that the user should know."""
         self._say(text)
-
-    def _say(self, text: str) -> None:
-        if not self._quiet:
-            screen.note(text)

@@ -9,12 +9,10 @@ from typing import Annotated
 import typer
 
 from edgekd.cli import screen
-from edgekd.cli.stages import AsJson
+from edgekd.cli.options import AsJson
 from edgekd.devices.device import Device
 from edgekd.devices.open_device import open_device
 from edgekd.documents.calibration import Calibration
-from edgekd.measure.prediction.calibrate import calibrate as measure
-from edgekd.measure.prediction.calibration import calibration_folder, check_free, keep, key_of, path_of
 
 
 def calibrate(
@@ -38,6 +36,10 @@ def calibrate(
 
 def run(device: Device, *, threads: int, output: Path | None, force: bool, as_json: bool) -> None:
     """Calibrate a device and keep the result."""
+    # onnx and onnxruntime, which the other commands of `edgekd devices` start without
+    from edgekd.measure.prediction.calibrate import calibrate as measure
+    from edgekd.measure.prediction.calibration import calibration_folder, check_free, keep, key_of, path_of
+
     path = output or path_of(key_of(device.facts("onnxruntime"), threads))
     check_free(path, force=force)
     found = measure(device, threads=threads, say=screen.note)
@@ -45,10 +47,10 @@ def run(device: Device, *, threads: int, output: Path | None, force: bool, as_js
     if as_json:
         screen.show_json(json.loads(found.to_json()))
     else:
-        _show(found, path)
+        _show(found, path, used=path.parent == calibration_folder())
 
 
-def _show(found: Calibration, path: Path) -> None:
+def _show(found: Calibration, path: Path, *, used: bool) -> None:
     rows = [(one.kind, one.number_type, f"{one.width:g}", f"{one.gops:.3g}") for one in found.rates]
     columns = ("class", "type", "width", "Gop/s")
     screen.show_table(columns, rows, right=columns[2:])
@@ -61,6 +63,4 @@ def _show(found: Calibration, path: Path) -> None:
     screen.show(f"\n{found.call_us:.2g} µs a call")
     for line in found.warnings:
         screen.warning(line)
-    screen.show(
-        f"kept in {path}" + ("; edgekd predict uses it" if path.parent == calibration_folder() else "")
-    )
+    screen.show(f"kept in {path}" + ("; edgekd predict uses it" if used else ""))

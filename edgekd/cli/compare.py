@@ -9,8 +9,9 @@ from typing import Annotated
 import typer
 
 from edgekd.cli import screen
+from edgekd.cli.options import AsJson
 from edgekd.cli.progress import ScreenListener
-from edgekd.cli.stages import AsJson, DryRun, Fresh, Out, RecipePath
+from edgekd.cli.stages import DryRun, Fresh, Out, RecipePath
 from edgekd.documents.comparison import Comparison
 from edgekd.pipeline.compare.render import cells, headings
 from edgekd.pipeline.compare.run import Request, compare, missing

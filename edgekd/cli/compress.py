@@ -7,7 +7,8 @@ import json
 import typer
 
 from edgekd.cli import screen
-from edgekd.cli.stages import AsJson, DryRun, Fresh, Out, RecipePath, go
+from edgekd.cli.options import AsJson
+from edgekd.cli.stages import DryRun, Fresh, Out, RecipePath, go
 from edgekd.cli.verdict import show_report
 from edgekd.documents.verdict import EXIT_CODES
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from edgekd.cli import screen
-from edgekd.cli.stages import AsJson
+from edgekd.cli.options import AsJson
 from edgekd.documents.divergence import Chain, Divergence
 from edgekd.errors import UsageError
 from edgekd.pipeline.debug.of_run import MARKDOWN, Wish, debug_run

@@ -21,6 +21,7 @@ from edgekd.cli.devices_text import (
     profile_figures,
     verdict,
 )
+from edgekd.cli.options import AsJson
 from edgekd.devices.isa import int8_warning
 from edgekd.devices.open_device import open_device
 from edgekd.devices.probe import Probe
@@ -49,7 +50,6 @@ DIFFERS = 1
 """Exit code of `check` when the machine is not the device."""
 
 Name = Annotated[str, typer.Argument(help="A profile, or NAME@OPERATING_POINT; `local` is this machine.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 At = Annotated[
     str, typer.Option("--device", help="The machine: `local`, ssh://[USER@]HOST[:PORT] or adb:SERIAL.")
 ]

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from edgekd.cli import screen
-from edgekd.cli.stages import AsJson
+from edgekd.cli.options import AsJson
 from edgekd.cli.verdict import show_report
 from edgekd.documents.verdict import EXIT_CODES
 from edgekd.pipeline.rejudge import rejudge

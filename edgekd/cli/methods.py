@@ -9,6 +9,7 @@ import typer
 from pydantic.fields import FieldInfo
 
 from edgekd.cli import screen
+from edgekd.cli.options import AsJson
 from edgekd.documents.base import Section, nearest
 from edgekd.documents.card import Card, read_card
 from edgekd.documents.method import Method
@@ -29,7 +30,6 @@ Name = Annotated[
         autocompletion=lambda: [*METHODS, *POLICIES],
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.callback()

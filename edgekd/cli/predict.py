@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from edgekd.cli import screen
-from edgekd.cli.stages import AsJson
+from edgekd.cli.options import AsJson
 from edgekd.devices.local import LocalDevice
 from edgekd.devices.profiles import LOCAL, list_profiles
 from edgekd.documents.prediction import PredictedOperator, Prediction

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from edgekd.training.result import EpochRecord
 
 
-class ScreenListener:
-    """Tells the user which stage is under way and how far it is."""
+class Teller:
+    """Says lines, and has bars while it is entered where standard error is a terminal."""
 
     def __init__(self, *, quiet: bool = False) -> None:
         self._quiet = quiet
@@ -35,6 +35,14 @@ class ScreenListener:
     ) -> None:
         if self._bars is not None:
             self._bars.stop()
+
+    def _say(self, text: str) -> None:
+        if not self._quiet:
+            screen.note(text)
+
+
+class ScreenListener(Teller):
+    """Tells the user which stage is under way and how far it is."""
 
     def stage_started(self, name: str, what: str) -> None:
         """A stage is about to be made."""
@@ -54,10 +62,6 @@ class ScreenListener:
     def training(self, name: str) -> TrainingListener:
         """Hears the epochs of a training stage."""
         return TrainingListener(name, self._say, self._bars)
-
-    def _say(self, text: str) -> None:
-        if not self._quiet:
-            screen.note(text)
 
 
 class TrainingListener:

@@ -9,8 +9,9 @@ from typing import Annotated
 import typer
 
 from edgekd.cli import screen
+from edgekd.cli.options import AsJson
 from edgekd.cli.progress import ScreenListener
-from edgekd.cli.stages import AsJson, DryRun, Fresh, Out, RecipePath, go
+from edgekd.cli.stages import DryRun, Fresh, Out, RecipePath, go
 from edgekd.documents.arms import Arms
 from edgekd.errors import UsageError
 from edgekd.pipeline.quantize.arms import DESCRIPTIONS, SETS

@@ -9,8 +9,9 @@ from typing import Annotated
 import typer
 
 from edgekd.cli import screen
+from edgekd.cli.options import AsJson
 from edgekd.cli.progress import ScreenListener
-from edgekd.cli.stages import AsJson, Out, RecipePath
+from edgekd.cli.stages import Out, RecipePath
 from edgekd.documents.sensitivity import Cost, Sensitivity, Worth
 from edgekd.pipeline.quantize.find import find_sensitivity
 from edgekd.units import format_percent

@@ -16,7 +16,6 @@ RecipePath = Annotated[Path, typer.Argument(help="A recipe, as `edgekd init` wri
 Out = Annotated[Path, typer.Option("--out", help="The run folder; what is finished there is not done again.")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Throw finished stages away and begin anew.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, and no progress.")]
 
 
 def go(

@@ -20,6 +20,7 @@ from typing import Any
 from edgekd.devices.board_link import RECONNECT_SECONDS, REQUEST_SECONDS, BoardLink
 from edgekd.devices.channel import Channel
 from edgekd.devices.device import thread_variables
+from edgekd.devices.kit import kit_programs
 from edgekd.devices.outcome import Outcome, log_of
 from edgekd.devices.replies import Cleaned, Held, Reply, Started, Unlocked, Waited
 from edgekd.documents.job import Job
@@ -224,8 +225,7 @@ class RemoteDevice:
 
     def _kit_files(self) -> dict[str, Path]:
         """The kit's programs by their place on the board; board.py travels with each request."""
-        found = sorted(path for path in self._kit.rglob("*.py") if path.name != "board.py")
-        return {f"kit/{path.relative_to(self._kit).as_posix()}": path for path in found}
+        return {f"kit/{path.relative_to(self._kit).as_posix()}": path for path in kit_programs(self._kit)}
 
 
 def _as_there(job: Job, kit: Mapping[str, Path]) -> tuple[Job, dict[str, Path]]:

@@ -12,6 +12,7 @@ import numpy as np
 from edgekd.conversion.parity import compare_logits
 from edgekd.conversion.specs import load_spec
 from edgekd.devices.device import Device
+from edgekd.devices.kit import kit_digest
 from edgekd.devices.local import LOCAL_ADDRESS
 from edgekd.devices.matching import mismatches, point_here, point_mismatches
 from edgekd.devices.open_device import open_device
@@ -29,7 +30,7 @@ from edgekd.measure.noise import NO_CAPS, Caps, find_invalid, find_warnings
 from edgekd.pipeline.artefacts import STUDENT, Artefact, artefacts_for
 from edgekd.pipeline.context import Context, section
 from edgekd.pipeline.prove import INPUTS, LABELS, load_array, save_array
-from edgekd.pipeline.provenance import kit_digest, source_digest
+from edgekd.pipeline.provenance import source_digest
 from edgekd.pipeline.run_folder import Stage
 
 MEASUREMENT = "measurement.json"

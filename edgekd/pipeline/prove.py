@@ -17,6 +17,7 @@ from edgekd.conversion.audit import audit_graph
 from edgekd.conversion.check_graph import check_graph, read_graph
 from edgekd.conversion.parity import compare_logits
 from edgekd.conversion.specs import spec_of
+from edgekd.devices.kit import kit_digest
 from edgekd.devices.local import LocalDevice
 from edgekd.devices.profiles import LOCAL, load_profile, target_sm
 from edgekd.documents.engine import EngineRecord
@@ -26,7 +27,7 @@ from edgekd.files import write_text, writing
 from edgekd.measure.accuracy import measure_outputs
 from edgekd.pipeline.artefacts import Artefact, artefacts_in, shipped_for
 from edgekd.pipeline.context import Context
-from edgekd.pipeline.provenance import kit_digest, package_versions, source_digest
+from edgekd.pipeline.provenance import package_versions, source_digest
 from edgekd.pipeline.run_folder import Stage
 from edgekd.runtimes.onnxruntime import open_session, run_batches
 from edgekd.runtimes.tensorrt import parse_and_build

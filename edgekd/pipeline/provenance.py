@@ -11,7 +11,6 @@ from pathlib import Path
 from edgekd import __version__
 from edgekd.documents.common import Versions
 from edgekd.files import sha256_bytes, sha256_file
-from edgekd.shipped import shipped
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 _NAMED = (
@@ -50,13 +49,6 @@ def source_digest(*parts: str) -> str:
     """Digest of the source of some of edgekd's packages: a changed formula must never find an old result."""
     roots = [_PACKAGE / part for part in parts]
     files = sorted(path for root in roots for path in ([root] if root.is_file() else root.rglob("*.py")))
-    return sha256_bytes("".join(sha256_file(path) for path in files).encode())
-
-
-@functools.cache
-def kit_digest() -> str:
-    """Digest of the program that measures."""
-    files = sorted(shipped("export", "kit").rglob("*.py"))
     return sha256_bytes("".join(sha256_file(path) for path in files).encode())
 
 

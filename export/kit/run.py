@@ -10,8 +10,9 @@ import json
 import os
 import signal
 import sys
-import tempfile
 import time
+
+import whole
 
 PARENT = "EDGEKD_KIT_PARENT"
 STARTED = "EDGEKD_KIT_STARTED"
@@ -44,7 +45,7 @@ def main(arguments):
     except Exception as error:  # runtimes raise classes of their own, and each must reach the log
         log["error"], code = "%s: %s" % (type(error).__name__, error), 1
     log["facts"] = importlib.import_module("facts").read_facts(log["runtime"])
-    write_whole(arguments[1], json.dumps(log).encode())
+    whole.write_whole(arguments[1], json.dumps(log).encode())
     return code
 
 
@@ -250,23 +251,8 @@ def save(path, logits_NK):
 
     file = io.BytesIO()
     importlib.import_module("numpy").save(file, logits_NK, allow_pickle=False)
-    write_whole(path, file.getvalue())
+    whole.write_whole(path, file.getvalue())
     return hashlib.sha256(file.getvalue()).hexdigest()
-
-
-def write_whole(path, data):
-    """Write beside the path, flush, then move onto it."""
-    folder, name = os.path.split(os.path.abspath(path))
-    handle, part = tempfile.mkstemp(prefix="." + name, suffix=".part", dir=folder)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except BaseException:
-        os.unlink(part)
-        raise
 
 
 if __name__ == "__main__":

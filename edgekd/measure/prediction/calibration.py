@@ -11,15 +11,15 @@ import re
 from collections import defaultdict
 from pathlib import Path
 
+from edgekd.devices.kit import kit_digest
 from edgekd.devices.matching import mismatches, point_mismatches
 from edgekd.documents.calibration import Calibration, CalibrationKey
 from edgekd.documents.prediction import NumberType, OperatorClass
 from edgekd.documents.profile import Profile
 from edgekd.documents.run_log import Facts
 from edgekd.errors import DocumentError, MissingError, UsageError
-from edgekd.files import sha256_bytes, sha256_file, sha256_json
+from edgekd.files import sha256_json
 from edgekd.measure.prediction.roofline import Speeds
-from edgekd.shipped import shipped
 
 
 def calibration_folder() -> Path:
@@ -41,7 +41,7 @@ def key_of(facts: Facts, threads: int, runtime: str = "onnxruntime") -> Calibrat
         runtime=runtime,
         runtime_version=facts.versions[runtime],
         threads=threads,
-        kit_sha256=_kit_digest(),
+        kit_sha256=kit_digest(),
     )
 
 
@@ -81,7 +81,7 @@ def calibration_of(profile: Profile, point: str | None, threads: int) -> Calibra
         one
         for one in map(_read, sorted(calibration_folder().glob("*.json")))
         if one is not None
-        and (one.key.threads, one.key.runtime, one.key.kit_sha256) == (threads, "onnxruntime", _kit_digest())
+        and (one.key.threads, one.key.runtime, one.key.kit_sha256) == (threads, "onnxruntime", kit_digest())
         and not mismatches(profile, one.facts)
         and not point_mismatches(profile, point, one.facts)
     ]
@@ -132,9 +132,3 @@ def speeds_of(calibration: Calibration) -> Speeds:
         launches_s={(one.kind, one.number_type): one.launch_us * 1e-6 for one in calibration.launches},
         call_s=calibration.call_us * 1e-6,
     )
-
-
-def _kit_digest() -> str:
-    """Digest of the program that measures."""
-    files = sorted(shipped("export", "kit").rglob("*.py"))
-    return sha256_bytes("".join(sha256_file(path) for path in files).encode())

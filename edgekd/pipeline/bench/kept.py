@@ -7,12 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from edgekd.devices.device import Device
+from edgekd.devices.kit import kit_digest
 from edgekd.documents.job import Job
 from edgekd.documents.run_log import Facts, RunLog
 from edgekd.documents.runtime import RuntimeName
 from edgekd.errors import DocumentError
 from edgekd.files import sha256_file, sha256_json
-from edgekd.pipeline.provenance import kit_digest
 
 LOGS = "logs"
 """Folder of the logs, in that of the bench."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgekd.devices.address import parse_address
+from edgekd.devices.kit import kit_digest
 from edgekd.documents.base import nearest
 from edgekd.documents.bench import Setting
 from edgekd.documents.recipe import Measuring
@@ -16,7 +17,7 @@ from edgekd.documents.runtime import RUNTIME_PATTERN, RuntimeName
 from edgekd.errors import UsageError
 from edgekd.files import sha256_file
 from edgekd.pipeline.bench.candidate import Candidate, read_candidate
-from edgekd.pipeline.provenance import kit_digest, source_digest
+from edgekd.pipeline.provenance import source_digest
 
 # A bundle's graph has the Q/DQ form that its runtime wants; other runtimes of the same family take it too.
 _READS_SIGNED = ("tensorrt", "tensorrt-rtx", "torch-tensorrt")

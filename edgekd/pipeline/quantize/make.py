@@ -24,6 +24,7 @@ from edgekd.conversion.parity import compare_logits
 from edgekd.conversion.specs import load_spec
 from edgekd.conversion.to_onnx import export_fp32
 from edgekd.devices.isa import dialect_for, int8_instruction
+from edgekd.devices.kit import kit_digest
 from edgekd.devices.local import LocalDevice
 from edgekd.documents.quantization import Calibrator
 from edgekd.documents.scheme import Scheme
@@ -33,7 +34,7 @@ from edgekd.pipeline.context import Context, section
 from edgekd.pipeline.export import canonical_graph, test_logits
 from edgekd.pipeline.networks import WEIGHTS, load_student, network_ingredients
 from edgekd.pipeline.prove import INPUTS, load_array, save_array
-from edgekd.pipeline.provenance import kit_digest, package_versions, source_digest
+from edgekd.pipeline.provenance import package_versions, source_digest
 from edgekd.pipeline.quantize import arms as names
 from edgekd.pipeline.quantize.codebooks import CODEBOOKS, decoded, in_codebooks
 from edgekd.pipeline.quantize.examples import calibration_set

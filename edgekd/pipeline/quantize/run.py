@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekd.conversion.specs import load_spec
+from edgekd.devices.kit import kit_digest
 from edgekd.devices.local import LocalDevice
 from edgekd.documents.arms import Arms, PairedChange, QuantizedArmResult
 from edgekd.documents.audit import Audit
@@ -24,7 +25,7 @@ from edgekd.measure.latency import measure_latency
 from edgekd.pipeline.compress import prepare_recipe
 from edgekd.pipeline.context import Context, Listener, section
 from edgekd.pipeline.prove import INPUTS, LABELS, load_array
-from edgekd.pipeline.provenance import kit_digest, source_digest, versions
+from edgekd.pipeline.provenance import source_digest, versions
 from edgekd.pipeline.quantize.arms import DESCRIPTIONS, FP32, possible, read_arms
 from edgekd.pipeline.quantize.names import drop_pt
 from edgekd.pipeline.quantize.plot import write_plot

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgekd.devices.kit import kit_digest
 from edgekd.devices.local import LocalDevice
 from edgekd.documents.recipe import Recipe
 from edgekd.documents.rewrites import RewriteDecisions
@@ -12,7 +13,7 @@ from edgekd.documents.scheme import Scheme
 from edgekd.files import write_text
 from edgekd.pipeline.context import Context, section
 from edgekd.pipeline.measuring import why_not_here
-from edgekd.pipeline.provenance import kit_digest, package_versions, source_digest
+from edgekd.pipeline.provenance import package_versions, source_digest
 from edgekd.pipeline.run_folder import Stage
 
 if TYPE_CHECKING:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from edgekd.devices.isa import dialect_for, int8_instruction
+from edgekd.devices.kit import kit_digest
 from edgekd.devices.local import LocalDevice
 from edgekd.documents.run_log import Facts
 from edgekd.documents.scheme import Scheme
@@ -22,7 +23,7 @@ from edgekd.documents.sensitivity import Sensitivity
 from edgekd.files import write_text
 from edgekd.pipeline.context import Context, section
 from edgekd.pipeline.networks import WEIGHTS, load_student, network_ingredients
-from edgekd.pipeline.provenance import kit_digest, package_versions, source_digest, versions
+from edgekd.pipeline.provenance import package_versions, source_digest, versions
 from edgekd.pipeline.quantize.costs import LatencyCosts, short, weight_costs
 from edgekd.pipeline.quantize.examples import calibration_set
 from edgekd.pipeline.quantize.stages import (

@@ -9,8 +9,9 @@ kernels took and nothing of any graph's weights, is shared by the graphs of one 
 
 import hashlib
 import os
-import tempfile
 import time
+
+import whole
 
 from runtimes import RefusedError, graphs
 
@@ -67,7 +68,7 @@ def read_kept(path):
 
 def keep(path, plan):
     """Write a plan to the cache, whole or not at all."""
-    _write(path, _MAGIC + hashlib.sha256(plan).digest() + bytes(plan))
+    whole.write_whole(path, _MAGIC + hashlib.sha256(plan).digest() + bytes(plan))
 
 
 def build(trt, path, job, sm, logger):
@@ -168,17 +169,3 @@ def _save_timings(config, path):
     cache = None if path is None else config.get_timing_cache()
     if cache is not None:
         keep(path, memoryview(cache.serialize()))
-
-
-def _write(path, data):
-    folder, name = os.path.split(path)
-    handle, part = tempfile.mkstemp(prefix="." + name, suffix=".part", dir=folder)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except BaseException:
-        os.unlink(part)
-        raise

@@ -74,7 +74,7 @@ def test_another_number_of_threads_or_another_kit_does_not_use_it(monkeypatch):
     made = calibration()
     keep(made, path_of(made.key), force=False)
     assert find_calibration(facts(), 2) is None
-    monkeypatch.setattr(store, "_kit_digest", lambda: "f" * 64)
+    monkeypatch.setattr(store, "kit_digest", lambda: "f" * 64)
     assert find_calibration(facts(), 1) is None
 
 
